@@ -93,10 +93,11 @@ class LeRobotV3(LeRobotDataset):
         wanted = np.array([episode.index for episode in episodes], np.int64)
         for path in self._episode_files:
             try:
-                for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
-                    table = pa.Table.from_batches([batch])
-                    chosen = kept_rows(table, np.isin(table["episode_index"].to_numpy(), wanted))
-                    yield from (Known(chosen, row, path) for row in range(chosen.num_rows))
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    for batch in file.iter_batches(ROWS_A_BATCH):
+                        table = pa.Table.from_batches([batch])
+                        chosen = kept_rows(table, np.isin(table["episode_index"].to_numpy(), wanted))
+                        yield from (Known(chosen, row, path) for row in range(chosen.num_rows))
             except (pa.ArrowException, OSError) as error:
                 raise SourceError(f"{path}: cannot be read: {error}") from None
 
@@ -107,12 +108,12 @@ class LeRobotV3(LeRobotDataset):
 def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield rows of columns that should be integers."""
     try:
-        file = pq.ParquetFile(path)
-        names = frozenset(file.schema_arrow.names)
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise SourceError(f"{path}: has no column {', '.join(missing)}")
-        table = file.read(columns=list(columns))
+        with pq.ParquetFile(path) as file:
+            names = frozenset(file.schema_arrow.names)
+            missing = [name for name in columns if name not in names]
+            if missing:
+                raise SourceError(f"{path}: has no column {', '.join(missing)}")
+            table = file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
     yield from zip(*(table[name].to_pylist() for name in columns), strict=True)

@@ -100,11 +100,10 @@ def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[
     """
     for path in files:
         try:
-            for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(
-                _ROWS, columns=[feature]
-            ):
-                values = numbers_of(pa.chunked_array([batch.column(0)]))
-                if values.size:
-                    yield values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(_ROWS, columns=[feature]):
+                    values = numbers_of(pa.chunked_array([batch.column(0)]))
+                    if values.size:
+                        yield values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None

@@ -61,38 +61,42 @@ def row_tables(
             raised.
     """
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        schema = file.schema_arrow
-        columns = [name for name in schema.names if name not in without and (only is None or name in only)]
-        missing = [name for name in features if name not in schema.names]
-        if missing:
-            raise SourceError(
-                f"has no column {missing[0]}, which meta/info.json names as a feature", where=path
-            )
-        for name in (*ROW_COLUMNS, *([TASK_COLUMN] if TASK_COLUMN in schema.names else [])):
-            at = schema.get_field_index(name)
-            kind = schema.field(at).type if at >= 0 else None
-            if kind is None or not (
-                pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
-            ):
-                raise SourceError(f"its column {name} is {kind or 'missing'}", expected="numbers", where=path)
-        _check_metadata(path, schema)
-        for groups in _gathered(file.metadata, rows, places):
-            left = [groups]
-            while left:
-                read = left.pop(0)
-                try:
-                    table = _read(file, read, columns, path)
-                except SourceError as error:
-                    if unreadable is None:
-                        raise
-                    if len(read) > 1:
-                        left = [[one] for one in read]
-                    else:
-                        unreadable(file.metadata.row_group(read[0]), error)
-                    continue
-                if table.num_rows:
-                    yield table
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            columns = [
+                name for name in schema.names if name not in without and (only is None or name in only)
+            ]
+            missing = [name for name in features if name not in schema.names]
+            if missing:
+                raise SourceError(
+                    f"has no column {missing[0]}, which meta/info.json names as a feature", where=path
+                )
+            for name in (*ROW_COLUMNS, *([TASK_COLUMN] if TASK_COLUMN in schema.names else [])):
+                at = schema.get_field_index(name)
+                kind = schema.field(at).type if at >= 0 else None
+                if kind is None or not (
+                    pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
+                ):
+                    raise SourceError(
+                        f"its column {name} is {kind or 'missing'}", expected="numbers", where=path
+                    )
+            _check_metadata(path, schema)
+            for groups in _gathered(file.metadata, rows, places):
+                left = [groups]
+                while left:
+                    read = left.pop(0)
+                    try:
+                        table = _read(file, read, columns, path)
+                    except SourceError as error:
+                        if unreadable is None:
+                            raise
+                        if len(read) > 1:
+                            left = [[one] for one in read]
+                        else:
+                            unreadable(file.metadata.row_group(read[0]), error)
+                        continue
+                    if table.num_rows:
+                        yield table
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"cannot be read: {error}", where=path) from None
 

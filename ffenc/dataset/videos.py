@@ -105,11 +105,11 @@ def videos_of(
     videos = []
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         try:
-            parquet = pq.ParquetFile(path)
-            missing = sorted(set(columns) - set(parquet.schema_arrow.names), key=columns.index)
-            if missing:
-                raise SourceError(f"{path}: has no column {', '.join(missing)}")
-            table = parquet.read(columns=columns)
+            with pq.ParquetFile(path) as parquet:
+                missing = sorted(set(columns) - set(parquet.schema_arrow.names), key=columns.index)
+                if missing:
+                    raise SourceError(f"{path}: has no column {', '.join(missing)}")
+                table = parquet.read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None
         for row, (number, length, chunk, file, start) in enumerate(

@@ -9,8 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc import SourceError
+from ffenc.dataset.lerobot_v3 import _numbers
 from ffenc.dataset.row_checks import episode_rows
 from ffenc.dataset.row_tables import row_tables, runs_of_rows
+from ffenc.dataset.videos import videos_of
+from ffenc.layout import VIDEO_PATH
+from tests.support.read import open_below
 
 LENGTHS = (3, 1, 4, 2, 5)
 
@@ -37,6 +41,22 @@ def file(tmp_path: Path) -> Path:
     assert writer is not None
     writer.close()
     return path
+
+
+def test_a_file_with_an_error_is_closed_while_the_error_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"frame_index": [0, 1]}), path)
+    kept = []
+    for read in (
+        lambda: videos_of(tmp_path, "observation.images.top", VIDEO_PATH),
+        lambda: list(_numbers(path, ["length"])),
+        lambda: list(row_tables(path, (), features=["action"])),
+    ):
+        with pytest.raises(SourceError, match="has no column") as caught:
+            read()
+        kept.append(caught)
+        assert not open_below(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ from tests.recording.recording import (
     states,
     wait_for,
 )
+from tests.support.read import open_below
 
 
 def everything(root: Path) -> dict[str, str]:
@@ -184,19 +185,6 @@ def ended(process: psutil.Process) -> bool:
         return len(threads) == 1 and process.status() == psutil.STATUS_ZOMBIE
     except (FileNotFoundError, psutil.NoSuchProcess):
         return True
-
-
-def open_below(folder: Path) -> list[str]:
-    """What this process holds open below a folder, deleted files too."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            path = str(link.readlink())
-        except FileNotFoundError:
-            continue
-        if path.startswith(f"{folder}/"):
-            found.append(path)
-    return sorted(found)
 
 
 def test_an_encoder_that_cannot_be_started_leaves_no_file_open(tmp_path: Path) -> None:

@@ -95,3 +95,16 @@ def frames_of(root: Path, camera: str) -> np.ndarray:
 
 def notes_of(root: Path, episode: int) -> dict[str, Any]:
     return json.loads((root / f"meta/recording/episode_{episode:06d}.json").read_text())
+
+
+def open_below(folder: Path) -> list[str]:
+    """What this process holds open below a folder, deleted files too."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            path = str(link.readlink())
+        except FileNotFoundError:
+            continue
+        if path.startswith(f"{folder}/"):
+            found.append(path)
+    return sorted(found)
