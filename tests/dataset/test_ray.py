@@ -222,7 +222,7 @@ def test_commands_run_on_a_cluster(cluster: Any, ffenc: CommandLine, tmp_path: P
 
 def test_where_work_is_done_is_refused_where_it_means_nothing(ffenc: CommandLine, tmp_path: Path) -> None:
     words = ["reencode", DATASET, tmp_path / "b", "--same-program", "require"]
-    assert "--same-program has no effect without --on" in ffenc.refused(*words)
+    assert "--same-program has no effect without --on" in ffenc.refused(*words, status=2)
     assert "--on would have no effect, because no frame is decoded; pass --deep or --against SRC too" in (
         ffenc.refused("verify", VIDEO, "--on", "ray")
     )
