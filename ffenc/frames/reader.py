@@ -245,8 +245,12 @@ class VideoReader:
             As indexing does; for a damaged frame when it is reached.
         """
         if isinstance(indices, slice):
-            return self._each(_indices_of(indices, len(self)))
-        return self._each([self._checked(i) for i in indices])
+            return self._held(self._each(_indices_of(indices, len(self))))
+        return self._held(self._each([self._checked(i) for i in indices]))
+
+    def _held(self, frames: Iterator[Array]) -> Iterator[Array]:
+        """Yield a loop's frames; meanwhile the reader is not freed, which would close it."""
+        yield from frames
 
     def close(self) -> None:
         """End running decoders, those of loops too. The reader then returns no more frames to any thread.

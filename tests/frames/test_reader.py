@@ -476,12 +476,15 @@ def test_the_decoder_ends_with_the_loop_the_reader_or_close(
             use()
 
 
-def test_two_loops_over_one_reader_do_not_disturb_each_other(made: dict[str, Path]) -> None:
-    with VideoReader(made["av1"]) as reader:
+@pytest.mark.parametrize("decoder", ["ffmpeg", "pyav"])
+def test_two_loops_over_one_reader_do_not_disturb_each_other(made: dict[str, Path], decoder: Any) -> None:
+    with VideoReader(made["av1"], decoder=decoder) as reader:
         pairs = [
             (number_of(a), number_of(b)) for a, b in zip(reader, reader.each(range(40, -1, -8)), strict=False)
         ]
     assert pairs == list(enumerate(range(40, -1, -8)))
+    # A loop keeps its reader, also one that nothing else refers to.
+    assert [number_of(frame) for frame in VideoReader(made["av1"], decoder=decoder)] == list(range(41))
 
 
 def test_frames_that_an_edit_list_cuts_off_are_not_shown(
