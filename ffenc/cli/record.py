@@ -174,7 +174,7 @@ def command(
         if dry_run:
             _print_plan(opened, where, as_json, ffmpeg, ffprobe)
             return
-        if not task:
+        if task is None:
             output.note(f'no --task was given: the task of the episodes is "{DEFAULT_TASK}"')
             task = DEFAULT_TASK
         if not force_space:

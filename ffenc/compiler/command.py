@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
 import ffmpeg
 from msgspec import Struct, field
 
+from ffenc.arguments import check_kind
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
@@ -132,6 +134,10 @@ def compile_command(
         ConfigError: settings that cannot be encoded: an odd size with subsampled chroma, a pixel format that
             the hardware does not support, ``auto`` without ``encoder``, or a setting without effect.
     """
+    check_kind("config", config, VideoEncoderConfig, "a VideoEncoderConfig or DepthEncoderConfig")
+    check_kind("transform", transform, Transform, "a Transform")
+    for name, pixels in (("width", width), ("height", height)):
+        check_kind(name, pixels, Integral, "a whole number of pixels")
     if frames not in FRAME_FORMATS:
         raise ConfigError(f"frames={frames!r} is not known{accepted(frames, FRAME_FORMATS)}")
     if is_depth(frames) and config.pix_fmt != frames:
@@ -350,7 +356,7 @@ def _convert(
 
 
 def _fragments(seconds: float) -> dict[str, Any]:
-    if not 0 < seconds <= _LONGEST_FRAGMENT:
+    if not isinstance(seconds, Real) or not 0 < seconds <= _LONGEST_FRAGMENT:
         raise ConfigError(
             f"fragment_seconds={seconds!r} is not accepted",
             expected=f"more than 0, {_LONGEST_FRAGMENT} at most",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
+from ffenc.arguments import listed
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -40,6 +41,7 @@ def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: an unknown name.
     """
+    names = listed("cameras", names)
     wanted = {camera_name(name) for name in names}
     known = {camera_name(key) for key in keys}
     for name in names:

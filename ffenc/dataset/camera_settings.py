@@ -145,6 +145,18 @@ def check_changing(asked: Mapping[str, Transform | None], changed: Collection[st
         )
 
 
+def check_threads(encoder_threads: int | None, streams: Sequence[Stream]) -> None:
+    """Refuse a number of threads of encoders if no camera is encoded; None: it was not passed.
+
+    Raises:
+        ConfigError: it would have no effect.
+    """
+    if encoder_threads is not None and not any(stream.encoding for stream in streams):
+        raise ConfigError(
+            f"{argument('encoder_threads')} would have no effect: all cameras are copied, nothing is encoded"
+        )
+
+
 def video_stream(
     chooser: Chooser,
     camera: Camera,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from ffenc.errors import ConfigError
@@ -30,6 +30,10 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
     """
     if not known:
         raise ConfigError(f"{what}: the dataset has no episodes")
+    if not isinstance(chosen, Iterable):
+        raise ConfigError(
+            f"{what}: {chosen!r} is not accepted", expected="a list of episodes, or a text such as 0,2,5-9"
+        )
     last = max(known)
     numbers: set[int] = set()
     for part in chosen.split(",") if isinstance(chosen, str) else map(str, chosen):
@@ -70,7 +74,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         ConfigError: the text has another form, or there is no such shard.
     """
-    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", str(text), re.ASCII)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ConfigError(

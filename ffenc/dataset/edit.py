@@ -7,10 +7,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ffenc.arguments import check_kind
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.preset import chosen_cameras
 from ffenc.config.transform import Transform
-from ffenc.dataset.camera_settings import Chooser, changing, check_changing, video_stream
+from ffenc.dataset.camera_settings import Chooser, changing, check_changing, check_threads, video_stream
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.edited import EditedDataset, Edits
 from ffenc.dataset.executors.local import Executor
@@ -63,6 +64,11 @@ def plan_edit(
 
     The arguments are those of :func:`edit_dataset`.
     """
+    check_kind("edits", edits, Edits, "an Edits")
+    check_kind("transform", transform, Transform, "a Transform")
+    check_kind("transforms", transforms, Mapping, "a mapping of cameras to a Transform or None")
+    for one in (transforms or {}).values():
+        check_kind("transforms", one, Transform, "a mapping of cameras to a Transform or None")
     edits = edits or Edits()
     chosen = (episodes, exclude_episodes, cameras, transform, transforms or None, fps)
     if not edits and all(one is None for one in chosen):
@@ -124,6 +130,7 @@ def plan_edit(
     edited.change_images(changed)
     moved = [stream.key for stream in streams if stream.transform is not None]
     check_changing(wanted, [*moved, *changed])
+    check_threads(encoder_threads, streams)
     lacking = [key for key in _lacking(edited, images, stale) if key not in changed]
     combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     return JobPlan(
@@ -238,6 +245,8 @@ def _picked(
     """Return the episodes to keep, in order."""
     numbers = [episode.index for episode in known]
     kept = set(numbers if episodes is None else chosen_episodes(episodes, numbers, argument("episodes")))
+    if episodes is not None and len(kept) == len(numbers):
+        raise ConfigError(f"{argument('episodes')} selects all episodes; leave it out")
     if exclude is not None:
         out = chosen_episodes(exclude, numbers, argument("exclude_episodes"))
         if lost := sorted(set(out) - kept):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from msgspec import Struct, field
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict, force_setattr, replace
 
+from ffenc.arguments import check_kind, listed
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.texts import check_text
@@ -43,6 +44,9 @@ class Edits(Struct, frozen=True):
         task_of: episode index -> text of its task, instead of ``task``.
         replace_tasks: text of a task -> its new text.
         robot_type: the robot's name in ``info.json``.
+
+    Raises:
+        ConfigError: a single text in place of a list, or another type than a mapping.
     """
 
     rename_cameras: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +56,12 @@ class Edits(Struct, frozen=True):
     task_of: Mapping[int, str] = field(default_factory=dict)
     replace_tasks: Mapping[str, str] = field(default_factory=dict)
     robot_type: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("drop_cameras", "drop_features"):
+            force_setattr(self, name, listed(name, getattr(self, name)))
+        for name in ("rename_cameras", "task_of", "replace_tasks"):
+            check_kind(name, getattr(self, name), Mapping, "a mapping")
 
     @property
     def tasks_change(self) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ffenc.arguments import listed
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.camera_settings import check_threads
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
@@ -69,6 +71,7 @@ def plan_merge(
     """
     target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
+    sources = listed("sources", sources, "datasets")
     if not sources:
         raise ConfigError("no dataset to merge was named")
     folders = [source_path(source) for source in sources]
@@ -95,6 +98,7 @@ def plan_merge(
         _stream(merged, camera, odd[camera.key], encoded[camera.key], candidates, threads, stale)
         for camera in videos
     ]
+    check_threads(encoder_threads, streams)
     lacking = [
         key
         for key in merged.images

@@ -13,7 +13,15 @@ from ffenc.config.mapping import OnGap, SourceMapping, load_mapping
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
-from ffenc.dataset.camera_settings import Chooser, _changes, _kept, changing, check_changing, video_stream
+from ffenc.dataset.camera_settings import (
+    Chooser,
+    _changes,
+    _kept,
+    changing,
+    check_changing,
+    check_threads,
+    video_stream,
+)
 from ffenc.dataset.choice import Episodes, chosen_episodes, parse_shard, shard_bounds
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
@@ -155,7 +163,8 @@ def plan_reencode(
         stale = check_source(
             opened.root, cameras=[c.key for c in chosen], episodes={episode.index for episode in picked}
         )
-    count, threads = share_cores(len(chosen) * len(picked), workers, encoder_threads or robot.encoder_threads)
+    threads = robot.encoder_threads if encoder_threads is None else encoder_threads
+    count, threads = share_cores(len(chosen) * len(picked), workers, threads)
     candidates = toolchains(ffmpeg, ffprobe)
     asked = {key[-1] for key, _ in overrides}
     chooser = Chooser(opened, candidates, threads)
@@ -196,11 +205,8 @@ def plan_reencode(
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
     check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
-    given = encoder_threads is not None or any(key == ("encoder_threads",) for key, _ in overrides)
-    if given and not any(stream.encoding for stream in streams):
-        raise ConfigError(
-            f"{argument('encoder_threads')} would have no effect: all cameras are copied, nothing is encoded"
-        )
+    given = any(key == ("encoder_threads",) for key, _ in overrides)
+    check_threads(robot.encoder_threads if given and encoder_threads is None else encoder_threads, streams)
     if force and all(isinstance(camera.stored, ImageHeader) for camera in chosen):
         raise ConfigError(
             f"{argument('force', True)} would have no effect: the frames are images, which are "

@@ -12,7 +12,9 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from ffenc.arguments import listed
 from ffenc.codecs.suggest import accepted
+from ffenc.config.texts import check_text
 from ffenc.dataset.finished import check_free, finished_info, job_hash
 from ffenc.dataset.job import run_staged, staged
 from ffenc.dataset.merge import plan_merge
@@ -117,14 +119,16 @@ def repair_dataset(
     target = destination_path(destination, overwrite=overwrite)
     if on_damage not in _ON_DAMAGE:
         raise ConfigError(f"on_damage={on_damage!r} is not accepted{accepted(on_damage, _ON_DAMAGE)}")
+    check_text("task", task)
     check_free(target, resume=resume)
+    without_cameras = listed("without_cameras", without_cameras)
     root = source_path(source, "everything")
     refuse_nesting(root, target)
     check_tree(root, follow_links=follow_links)
     programs = toolchains(ffmpeg, ffprobe)
     place = address_of(target) or target
     done = Repair(root, target, [])
-    job = job_hash([root], ["repair", on_damage, list(without_cameras), task])
+    job = job_hash([root], ["repair", on_damage, without_cameras, task])
 
     def put_together(folder: Path, pieces: Path) -> RepairedDataset:
         left = Salvage(

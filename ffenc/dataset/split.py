@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from ffenc.arguments import check_kind, check_number
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
 from ffenc.dataset.columns import task_texts
@@ -43,6 +44,8 @@ def plan_split(
 
     The arguments are those of :func:`split_dataset`.
     """
+    check_kind("into", into, Mapping, "a mapping of parts to shares or episodes")
+    check_number("seed", seed, 0)
     folder, target = source_path(source), parse_address(destination)
     if len(into) < 2:
         raise ConfigError("a split needs at least two parts, such as train=0.9,val=0.1")
@@ -96,7 +99,8 @@ def split_dataset(
         destination: the folder of the parts.
         into: name of a part -> its share of the episodes, with a sum of 1; or its episodes, as for
             :func:`edit_dataset`, which together must be all.
-        seed: seed of the random order in which shares are filled; the same seed gives the same parts.
+        seed: seed of the random order in which shares are filled, 0 or more; the same seed gives the same
+            parts.
         by: ``task`` keeps the episodes of a task together, so that no two parts share a task.
         follow_links, workers, force_space, stats, ffmpeg, ffprobe, on_progress, executor: as for
             :func:`edit_dataset`.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ffenc.arguments import check_kind
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.transform import Transform
@@ -177,6 +178,8 @@ class EncodePlan(Struct, frozen=True):
         on_frames: _OnFrames = None,
     ) -> StreamInfo:
         """Encode, verify and publish; see :func:`encode`."""
+        check_kind("config", config, VideoEncoderConfig, "a VideoEncoderConfig or DepthEncoderConfig")
+        check_kind("transform", transform, Transform, "a Transform")
         if transform is not None and not transform.of(*self.source.size).changes:
             width, height = self.source.size
             raise ConfigError(

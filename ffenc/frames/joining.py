@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from ffenc.arguments import listed
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import SourceError
@@ -60,11 +61,12 @@ def join_videos(
         DestinationError: ``output`` exists, or cannot be written.
         FfmpegError, VerificationError: joining failed, or the result does not match its parts.
     """
+    files = listed("sources", sources, "files")
     target = checked_output(output, overwrite=overwrite)
-    if not sources:
+    if not files:
         raise SourceError("there is nothing to join; pass one file or more")
     toolchain = toolchains(ffmpeg, ffprobe)[0]
-    clips = [_whole(regular(Path(source)).resolve(), toolchain) for source in sources]
+    clips = [_whole(_found(source), toolchain) for source in files]
     fps = _common_rate(clips)
     with claimed(target), published(target) as temporary:
         return _joined(clips, temporary, fps, toolchain)
@@ -109,7 +111,7 @@ def keep_parts(
     """
     target = checked_output(output, overwrite=overwrite)
     toolchain = toolchains(ffmpeg, ffprobe)[0]
-    whole = _whole(regular(Path(source)).resolve(), toolchain)
+    whole = _whole(_found(source), toolchain)
     rate = frame_rate(whole)
     if fps is not None and rate != fps:
         raise SourceError(f"{whole.path} has {float(rate):g} frames per second, not {float(fps):g}")
@@ -181,6 +183,18 @@ def why_not_copied(clip: Clip) -> str | None:
     if missed is not None:
         return f"it has open groups: frame {missed} is lost to readers that seek to it, as LeRobot's does"
     return None
+
+
+def _found(source: str | Path) -> Path:
+    """Return the path of a file, without links.
+
+    Raises:
+        SourceError: there is no such file, or it is not regular.
+    """
+    try:
+        return regular(Path(source)).resolve()
+    except OSError as error:
+        raise SourceError(f"{source} cannot be read: {error.strerror}") from None
 
 
 def _whole(path: Path, toolchain: Toolchain) -> Clip:

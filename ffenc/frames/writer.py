@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ffenc.arguments import check_kind, check_number
 from ffenc.compiler.frames import raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -70,10 +71,17 @@ class VideoWriter:
         ffmpeg: str | None = None,
         ffprobe: str | None = None,
     ) -> None:
+        check_kind("config", config, VideoEncoderConfig, "a VideoEncoderConfig or DepthEncoderConfig")
+        check_number("encoder_threads", encoder_threads)
         self._output = checked_output(output, overwrite=overwrite)
         self._fps = parse_fps(fps)
         self._config = config or VideoEncoderConfig()
         is_depth = isinstance(self._config, DepthEncoderConfig)
+        if depth_unit is not None and not is_depth:
+            raise ConfigError(
+                "depth_unit would have no effect: the frames are colours; leave it out, or pass a "
+                "DepthEncoderConfig as config"
+            )
         self._depth = DepthSamples(self._config, depth_unit) if is_depth else None
         self._encoder_threads = encoder_threads
         self._programs = (ffmpeg, ffprobe)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from ffenc.arguments import check_number
 from ffenc.errors import Cancelled
 from ffenc.ffmpeg.machine import cores
 
@@ -27,7 +28,12 @@ def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[i
 
     Returns:
         workers, and threads a worker (None: one unit alone, whose encoding finds its own).
+
+    Raises:
+        ConfigError: not a whole number of 1 or more.
     """
+    check_number("workers", workers)
+    check_number("encoder_threads", threads)
     chosen = max(1, min(units, workers or min(cores(), MAX_WORKERS)))
     if threads is None and chosen > 1:
         threads = max(1, cores() // chosen)

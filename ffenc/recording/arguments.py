@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,19 @@ def seconds_of(camera: str, timestamp: Any) -> float | None:
     return seconds
 
 
-def check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
+def check_stall(seconds: Any) -> None:
+    """Refuse a time after which an encoder counts as stopped that is not a finite number above 0.
+
+    Raises:
+        ConfigError: the value is not accepted.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ConfigError(
+            f"stall_seconds={seconds!r} is not accepted", expected="a finite number of seconds above 0"
+        )
+
+
+def check_preset(preset: RobotPreset, jpeg: Collection[str]) -> None:
     if not preset.cameras:
         raise ConfigError(f"{preset.name} has no cameras")
     for name, camera in preset.cameras.items():

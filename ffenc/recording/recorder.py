@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from ffenc.arguments import listed
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset, camera_key, camera_name, load_preset
 from ffenc.config.texts import check_text
@@ -23,7 +24,7 @@ from ffenc.dataset.commit import RECORDINGS, finish_commits
 from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
-from ffenc.recording.arguments import check_preset, kind_of
+from ffenc.recording.arguments import check_preset, check_stall, kind_of
 from ffenc.recording.begin import begun, storing_command
 from ffenc.recording.channels import prepared_channels
 from ffenc.recording.results import AddedRow, RecorderStatus, SavedEpisode
@@ -96,7 +97,7 @@ class Recorder:
         features: LeRobot's descriptions of the rows' values, with their names; None: those of the dataset, or
             of the first row.
         jpeg: cameras whose frames are JPEG images, as bytes, instead of arrays.
-        stall_seconds: greatest time in which an encoder neither accepts a frame nor ends.
+        stall_seconds: greatest time in which an encoder neither accepts a frame nor ends, more than 0.
         ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
@@ -132,7 +133,7 @@ class Recorder:
             check_features(features, {camera_key(name): None for name in self.preset.cameras})
         self._given = _copied(features)
         self._features = self._given
-        self._jpeg = {camera_name(name) for name in jpeg}
+        self._jpeg = {camera_name(name) for name in listed("jpeg", jpeg, "cameras")}
         self._programs = (ffmpeg, ffprobe)
         self._resources = contextlib.ExitStack()
         self._channels: dict[str, Channel] = {}
@@ -144,6 +145,7 @@ class Recorder:
         check_preset(self.preset, self._jpeg)
         check_text("task", task)
         check_text("robot_type", self.preset.robot_type)
+        check_stall(stall_seconds)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:

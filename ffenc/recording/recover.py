@@ -15,7 +15,7 @@ from ffenc.config.framerate import time_scale
 from ffenc.dataset.commit import finish_commits
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.model import FinishedVideo
-from ffenc.errors import FfencError, SourceError
+from ffenc.errors import ConfigError, FfencError, SourceError
 from ffenc.ffmpeg.fragments import drop_last_fragment, drop_torn_end, whole_frames
 from ffenc.ffmpeg.join import cut_file
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -115,10 +115,16 @@ def recover(
         What was completed, restored or deleted.
 
     Raises:
+        ConfigError: ``discard`` and ``partial``.
         SourceError: there is no such dataset, it has a link where a recording writes, or an untrusted episode
             that another user has saved.
         DestinationError: it is being recorded, or cannot be written.
     """
+    if discard and partial:
+        raise ConfigError(
+            f"{argument('partial', True)} would have no effect: {argument('discard', True)} deletes the "
+            "interrupted episodes; leave one of them out"
+        )
     folder = Path(root)
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")

@@ -147,6 +147,8 @@ def test_a_camera_without_a_source_and_a_root_that_is_missing_are_refused(ffenc,
     assert "is not of the form NAME=SOURCE" in ffenc.refused(
         "record", robot, "d", "--camera", "test", status=2
     )
+    words = ["--test", "--seconds", "1", "--task", ""]
+    assert "--task: '' is not accepted" in ffenc.refused("record", robot, tmp_path / "d", *words)
     assert not (tmp_path / "d").exists()
 
 

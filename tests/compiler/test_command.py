@@ -248,6 +248,16 @@ def test_what_is_no_size_is_refused(width, height):
         compiled(width=width, height=height)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"width": "64"}, {"config": {"crf": 3}}, {"transform": {"rotate": 90}}, {"fragment_seconds": "x"}],
+    ids=["width", "config", "transform", "fragment_seconds"],
+)
+def test_an_argument_of_another_type_is_refused(arguments):
+    with pytest.raises(ConfigError, match="is not accepted; expected"):
+        compiled(**arguments)
+
+
 def test_no_size_without_pixels_is_proposed():
     with pytest.raises(ConfigError) as caught:
         compiled(width=1, height=1)

@@ -64,6 +64,7 @@ def test_a_mapping_is_read_with_its_sections(tmp_path: Path) -> None:
             "cameras: {top: {path: /a}}\ntask: {text: a, path: /b}",
             "needs exactly one of: text, attribute, path",
         ),
+        ("cameras: {top: {path: /a}}\ntask: ''", "task.text: '' is not accepted; expected a text that"),
         (
             "cameras: {top: {path: /a}}\ntask: ' '",
             "m.yaml:2: task.text: ' ' is not accepted; expected a text",

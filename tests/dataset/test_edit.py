@@ -143,7 +143,8 @@ def test_images_are_the_same_whatever_row_groups_they_stand_in(
     before = rows_of(dataset_copy)
     for number, episodes in enumerate(([0, 1, 2], [0, 2], [1], [1, 2])):
         out = tmp_path / str(number)
-        edit_dataset(dataset_copy, out, edits=Edits(rename_cameras={ANGLE: FRONT}), episodes=episodes)
+        chosen = episodes if number else None
+        edit_dataset(dataset_copy, out, edits=Edits(rename_cameras={ANGLE: FRONT}), episodes=chosen)
         assert_sound(out, deep=rows == 17 and len(episodes) == 2)  # all are compared, to the byte
         kept = pc.is_in(before["episode_index"], pa.array(episodes))
         after, wanted = rows_of(out), before.filter(kept)
@@ -262,6 +263,16 @@ def half(root: Path, at: int) -> None:
         (None, {"episodes": "\u0661"}, "is neither an episode number"),
         (None, {"episodes": "2-1"}, "'2-1' is neither an episode number"),
         (None, {"episodes": []}, "no episode is selected"),
+        (None, {"episodes": 1}, "episodes: 1 is not accepted; expected a list of episodes"),
+        (None, {"episodes": "0-"}, "episodes selects all episodes; leave it out"),
+        (None, {"exclude_episodes": [0], "encoder_threads": 2}, "encoder_threads would have no effect"),
+        (None, {"exclude_episodes": [0], "workers": 0}, "workers: 0 is not accepted"),
+        (None, {"exclude_episodes": [0], "encoder_threads": 1.5}, "encoder_threads: 1.5 is not accepted"),
+        ({"task": "x"}, {}, "edits: {'task': 'x'} is not accepted; expected an Edits"),
+        (Edits(task=5), {}, "task: 5 is not accepted"),  # type: ignore[arg-type]
+        (None, {"transform": {"rotate": 90}}, "transform: {'rotate': 90} is not accepted"),
+        (None, {"transforms": {"top": {"rotate": 90}}}, "expected a mapping of cameras to a Transform"),
+        (None, {"cameras": "top"}, "cameras: 'top' is not accepted; expected a list of names"),
         (None, {"exclude_episodes": "0-"}, "no episode is left"),
         (None, {"episodes": [0], "exclude_episodes": [1]}, "is not among episodes"),
         (None, {"cameras": ["top", "angle", "angle_depth"]}, "selects all cameras"),
@@ -275,6 +286,12 @@ def test_what_would_do_nothing_or_matches_nothing_is_refused(
         edit_dataset(VIDEO, tmp_path / "out", edits=edits, **options)
     assert said in str(error.value)
     assert everything_in(tmp_path) == []
+
+
+def test_a_text_is_no_list_of_names() -> None:
+    for name in ("drop_cameras", "drop_features"):
+        with pytest.raises(ConfigError, match=f"{name}: 'top' is not accepted; expected a list of names"):
+            Edits(**{name: "top"})  # type: ignore[arg-type]
 
 
 def test_a_finished_edit_is_left_and_another_is_refused(tmp_path: Path) -> None:
@@ -328,6 +345,11 @@ def test_by_task_no_part_has_a_task_of_another(tmp_path: Path) -> None:
         ({"a": "0", "b": "1"}, {}, "episode 2 is in no part"),
         ({"a": "0", "b": "1-"}, {"seed": 2}, "are for shares"),
         ({"../a": 0.5, "b": 0.5}, {}, "'../a' is not accepted"),
+        (["a", "b"], {}, "into: ['a', 'b'] is not accepted; expected a mapping"),
+        *(
+            ({"a": 0.5, "b": 0.5}, {"seed": seed}, f"seed: {seed!r} is not accepted")
+            for seed in (-5, 1.5, "x", True)
+        ),
     ],
 )
 def test_a_split_that_is_none_is_refused(

@@ -222,6 +222,9 @@ def test_episodes_are_cut_by_an_array(
         del root["cut"]
         root["cut"] = np.zeros(6, bool)
     refused(source, tmp_path, "own.h5: cut: is false in all 6 rows, so there is no episode", mapping)
+    mapping = build_mapping({"episodes": {"topic": "/cut"}, "cameras": {"top": {"path": "gray"}}})
+    said = "episodes.topic: does not apply to HDF5 files; accepted: groups, ends, values, last"
+    refused(source, tmp_path, said, mapping)
 
 
 def test_a_preset_has_a_mapping_and_arguments_win_over_it(recorded: list[Sample], tmp_path: Path) -> None:

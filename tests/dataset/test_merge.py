@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc import (
+    ConfigError,
     DestinationError,
     FfencWarning,
     SourceError,
@@ -598,6 +599,11 @@ def test_a_destination_inside_a_source_is_refused(tmp_path: Path) -> None:
     before = everything_in(source)
     with pytest.raises(DestinationError, match="overlap"):
         plan_merge([VIDEO, source], source / "merged")
+    with pytest.raises(ConfigError, match="sources: .* is not accepted; expected a list of datasets"):
+        plan_merge(str(VIDEO), tmp_path / "merged")
+    for threads, said in ((3, "encoder_threads would have no effect"), (0, "encoder_threads: 0 is not acc")):
+        with pytest.raises(ConfigError, match=said):
+            plan_merge([VIDEO], tmp_path / "merged", encoder_threads=threads)
     assert everything_in(source) == before
 
 

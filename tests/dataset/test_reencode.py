@@ -385,6 +385,13 @@ def padded(png: bytes, more: bytes) -> bytes:
         ({"cameras": RGB, "fps": 60}, ConfigError, "fps=60 is more than the dataset's 30"),
         ({"cameras": RGB, "task": "x"}, ConfigError, "task is for .*image trees"),
         ({"cameras": RGB, "task": " "}, ConfigError, "task: ' ' is not accepted; expected a text"),
+        ({"cameras": "top"}, ConfigError, "cameras: 'top' is not accepted"),
+        ({"cameras": RGB, "shard": (5, 3)}, ConfigError, r"shard=\[5, 3\] is not accepted"),
+        *(
+            ({"cameras": RGB, name: bad}, ConfigError, f"{name}: {bad!r} is not accepted; expected a whole")
+            for name in ("workers", "encoder_threads")
+            for bad in (0, -3, 1.5, "x")
+        ),
         ({"cameras": RGB, "preset": "so10"}, ConfigError, "there is no preset 'so10'.*so10"),
     ],
 )

@@ -239,6 +239,9 @@ def test_images_need_a_rate_and_have_no_times(tmp_path: Path, images: dict[str, 
     (folder / "0.png").write_bytes(images[TOP][0])
     with pytest.raises(ConfigError, match="pass fps"):
         encode(folder, tmp_path / "out.mp4")
+    for bad, said in (({"config": {"crf": 3}}, "config: .* a VideoEnc"), ({"transform": {}}, "a Transform")):
+        with pytest.raises(ConfigError, match=said):
+            encode(DEPTH_FILE, tmp_path / "out.mp4", **bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="start and end apply to a video"):
         encode(folder, tmp_path / "out.mp4", fps=30, end=1)
     with pytest.raises(SourceError, match="is one image; name a folder"):

@@ -70,6 +70,10 @@ def test_what_is_unlike_is_refused_by_name(tmp_path: Path) -> None:
         join_videos([one, slow], tmp_path / "out.mp4")
     with pytest.raises(SourceError, match=r"pixel format differs: yuv444p, and yuv420p"):
         join_videos([one, gray], tmp_path / "out.mp4")
+    with pytest.raises(SourceError, match=r"nope\.mp4 cannot be read: No such file"):
+        join_videos([tmp_path / "nope.mp4"], tmp_path / "out.mp4")
+    with pytest.raises(ConfigError, match=r"sources: 'a\.mp4' is not accepted; expected a list of files"):
+        join_videos("a.mp4", tmp_path / "out.mp4")
     with pytest.raises(SourceError, match=r"nothing to join"):
         join_videos([], tmp_path / "out.mp4")
     with pytest.raises(DestinationError, match=r"b.mp4 exists"):

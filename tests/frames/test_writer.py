@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,21 @@ def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
         video.write(frame(1))
         video.write(np.zeros((48, 32, 3), np.uint8))
     assert everything_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"config": {"crf": 3}}, "config: {'crf': 3} is not accepted; expected a VideoEncoderConfig"),
+        ({"depth_unit": "m"}, "depth_unit would have no effect"),
+        ({"encoder_threads": 0}, "encoder_threads: 0 is not accepted"),
+    ],
+)
+def test_arguments_that_do_not_apply_are_refused_before_the_first_frame(
+    tmp_path: Path, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        VideoWriter(tmp_path / "out.mp4", 30, **arguments)
 
 
 def test_no_frames_make_no_video(tmp_path: Path) -> None:

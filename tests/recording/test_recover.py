@@ -85,6 +85,8 @@ def test_frames_whose_rows_cannot_be_read_stay(root: Path, harm: Callable[[Path]
     assert (back.index, back.folder) == (None, folder)
     assert back.error is not None
     assert (folder / "observation.images.top.mp4").read_bytes() == before
+    with pytest.raises(ConfigError, match="partial=True would have no effect: discard=True deletes"):
+        recover(root, discard=True, partial=True)
     assert recover(root, discard=True).discarded == [folder]
     assert_sound(root)
 
@@ -159,9 +161,12 @@ def test_what_an_interruption_leaves_of_a_beginning_or_of_a_deletion_is_no_episo
 
 def test_values_that_could_not_be_saved_are_refused_at_their_row(tmp_path: Path) -> None:
     root = tmp_path / "data"
-    with pytest.raises(ConfigError, match="task"):
-        Recorder(robot(), root, task="\ud800")
+    for task in ("\ud800", "", " "):
+        with pytest.raises(ConfigError, match="task: .* expected a text that is not empty"):
+            Recorder(robot(), root, task=task)
     with Recorder(robot(), root) as recorder:
+        with pytest.raises(ConfigError, match="task: '' is not accepted"):
+            recorder.start_episode("")
         recorder.start_episode()
         recorder.write("top", picture(0))
         for first, text in (

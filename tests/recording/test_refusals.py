@@ -193,6 +193,11 @@ def test_columns_that_are_not_recorded_are_refused_before_anything(
         Recorder(robot(), tmp_path / "data", features={"x": feature})
     with pytest.raises(ConfigError, match="robot_type"):
         Recorder(robot(robot_type="\ud800"), tmp_path / "data")
+    for seconds in (-1, 0, float("nan"), float("inf"), "x", None, True):
+        with pytest.raises(ConfigError, match="stall_seconds=.* number of seconds above 0"):
+            Recorder(robot(), tmp_path / "data", stall_seconds=seconds)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="jpeg: 'top' is not accepted; expected a list of cameras"):
+        Recorder(robot(), tmp_path / "data", jpeg="top")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

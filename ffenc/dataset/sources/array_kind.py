@@ -12,7 +12,7 @@ from typing import Any
 
 from ffenc.config.mapping import SourceMapping, build_mapping
 from ffenc.dataset.sources.array_parts import parts_of
-from ffenc.dataset.sources.array_source import ArraySource
+from ffenc.dataset.sources.array_source import ArraySource, check_mapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader
 from ffenc.dataset.sources.contents import Contents, Held, rate_of
 from ffenc.dataset.sources.kind import Opening, SourceKind
@@ -53,12 +53,12 @@ def array_kind(
             check_tree(path, follow_links=opening.follow_links)
         found = files(path)
         mapping = opening.mapping or opening.usual_mapping or _known(path, found[0], what)
+        check_mapping(mapping, several)
         _say_what_is_left(path, found)
         return ArraySource(
             path,
             parts_of(found, mapping),
             mapping,
-            what=several,
             fps=opening.rate(path, what, mapping.fps),
             task=opening.task,
             robot_type=opening.robot_type,

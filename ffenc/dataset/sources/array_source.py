@@ -36,7 +36,6 @@ class ArraySource(PlainSource):
         root: the file or folder.
         parts: the episodes.
         mapping: the meaning of the arrays.
-        what: the kind of source, for errors.
         fps: frames per second.
         task: text of the task, which overrides the mapping's; None: as in the mapping.
         robot_type: LeRobot's name for the robot, or None.
@@ -53,13 +52,11 @@ class ArraySource(PlainSource):
         parts: Sequence[Part],
         mapping: SourceMapping,
         *,
-        what: str,
         fps: Fraction,
         task: str | None = None,
         robot_type: str | None = None,
         cameras: Sequence[str] | None = None,
     ) -> None:
-        _check_mapping(mapping, what)
         keys = {camera_key(name): one for name, one in mapping.cameras.items()}
         if cameras is not None:
             keys = {key: keys[key] for key in chosen_cameras(list(keys), cameras)}
@@ -260,7 +257,16 @@ class ArraySource(PlainSource):
         return mapped_values(name, feature, arrays, str(part))
 
 
-def _check_mapping(mapping: SourceMapping, what: str) -> None:
+def check_mapping(mapping: SourceMapping, what: str) -> None:
+    """Refuse fields of a mapping that arrays do not have.
+
+    Args:
+        mapping: the mapping.
+        what: the kind of source, for the error.
+
+    Raises:
+        SettingError: such a field is set.
+    """
     refuse_fields(mapping, (), ("fps", "episodes", "task", "cameras", "features"), what)
     for name, camera in mapping.cameras.items():
         taken = ("path", "channels", "axes", "depth", "unit", "white")

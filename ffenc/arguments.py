@@ -1,0 +1,58 @@
+"""Checks of the arguments of public functions; errors name the argument as the caller writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+from ffenc.errors import ConfigError
+from ffenc.spelling import argument
+
+
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Refuse an argument of another type, such as a dict in place of settings.
+
+    Args:
+        name: the argument.
+        value: its value; None: it was not passed.
+        kind: the types that are accepted.
+        expected: the same in words.
+
+    Raises:
+        ConfigError: the value is not accepted.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise _refused(name, value, expected)
+
+
+def check_number(name: str, value: object, least: int = 1) -> None:
+    """Refuse an argument that is not a whole number of ``least`` or more; None: it was not passed.
+
+    Raises:
+        ConfigError: the value is not accepted.
+    """
+    if value is not None and not (type(value) is int and value >= least):
+        raise _refused(name, value, f"a whole number of {least} or more")
+
+
+def listed(name: str, value: Any, what: str = "names") -> list[Any]:
+    """Return the elements of a list; a single text, whose elements are its letters, is refused.
+
+    Args:
+        name: the argument.
+        value: names or paths.
+        what: what they are, in the plural.
+
+    Raises:
+        ConfigError: the value is not a list of texts or paths.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        found = list(value)
+        if all(isinstance(one, str | PathLike) for one in found):
+            return found
+    raise _refused(name, value, f"a list of {what}")
+
+
+def _refused(name: str, value: object, expected: str) -> ConfigError:
+    return ConfigError(f"{argument(name)}: {value!r:.200} is not accepted", expected=expected)
