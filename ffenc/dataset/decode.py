@@ -18,9 +18,10 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import DepthQuantizer, Invalid, Unit
-from ffenc.frames.info_json import stored_quantizer
+from ffenc.frames.info_json import recorded_fields, stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture
 from ffenc.frames.reader import VideoReader
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import INFO
 from ffenc.paths import check_tree
@@ -295,14 +296,37 @@ def _opened(path: Path, plan: DecodePlan) -> VideoReader:
     info = probe(path, ffprobe=find_ffprobe(ffprobe))
     warn_of_rotation(path, info)
     stored = info.pix_fmt
+    if stored not in DEPTH_FORMATS:
+        return VideoReader(path, ffmpeg=ffmpeg, ffprobe=ffprobe)
     depth: DepthQuantizer | Literal[False] | None = False if options.codes else None
     if stored == "gray12le" and not options.codes and (options.fields or options.invalid):
         quantizer = _stored_or_default(path) if options.fields else stored_quantizer(path)
         changes = dict(options.fields or {})
+        _check_fields(path, changes)
         if options.invalid is not None:
+            if changes.get("invalid", options.invalid) != options.invalid:
+                raise ConfigError(
+                    f"{argument('invalid', options.invalid)} and "
+                    f"{argument('depth_encoder.invalid', changes['invalid'])} are the same setting; pass one"
+                )
             changes["invalid"] = options.invalid
         depth = replace(quantizer, **changes) if quantizer is not None else None
     return VideoReader(path, depth=depth, depth_output_unit=_unit(options), ffmpeg=ffmpeg, ffprobe=ffprobe)
+
+
+def _check_fields(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse another quantiser than that of a file's dataset: depth would be read wrongly.
+
+    How pixels without depth are read (``invalid``) may be chosen, as LeRobot's metadata does not contain it.
+    """
+    recorded = recorded_fields(path)
+    for name, value in asked.items():
+        if name != "invalid" and recorded.get(name, value) != value:
+            raise ConfigError(
+                f"{path}: {argument(f'depth_encoder.{name}', value)} was asked for, but its dataset's {INFO} "
+                f"says that its depth is quantised with {name}={recorded[name]}; leave it out, or correct "
+                "the dataset if it is wrong"
+            )
 
 
 def _unit(options: DepthOptions) -> Unit:

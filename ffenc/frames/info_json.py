@@ -141,6 +141,23 @@ def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
     return features
 
 
+def recorded_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a depth video's quantiser that its dataset's metadata contains.
+
+    Args:
+        path: the file, as for :func:`stored_quantizer`.
+
+    Returns:
+        Field -> value; empty if the file is not in a dataset, or the metadata cannot be used.
+    """
+    try:
+        found = _block_of(path)
+    except SourceError:
+        return {}
+    block = found[0] if found is not None else {}
+    return {name: value for name in DEPTH_FIELDS if (value := block.get(f"video.{name}")) is not None}
+
+
 def stored_quantizer(path: Path) -> DepthQuantizer | None:
     """Return the quantiser of a depth video, from the dataset that contains it.
 
@@ -154,6 +171,12 @@ def stored_quantizer(path: Path) -> DepthQuantizer | None:
     Raises:
         SourceError: the dataset does not list the file among its videos, or its info block is not usable.
     """
+    found = _block_of(path)
+    return None if found is None else block_quantizer(*found)
+
+
+def _block_of(path: Path) -> tuple[dict[str, Any], str] | None:
+    """Return the ``info`` block of a video's feature, and its place for errors; None: not in a dataset."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links
     for place in dict.fromkeys((absolute, absolute.resolve())):
         for root in place.parents:
@@ -205,7 +228,7 @@ def block_quantizer(block: dict[str, Any], where: str, how: str | None = None) -
     return quantizer
 
 
-def _of_feature(root: Path, place: str) -> DepthQuantizer:
+def _of_feature(root: Path, place: str) -> tuple[dict[str, Any], str]:
     info = read_info(root)
     where = root / INFO
     features = info_features(info, where)
@@ -216,4 +239,4 @@ def _of_feature(root: Path, place: str) -> DepthQuantizer:
             f"{where} has no feature whose video is {place}, so the depth quantiser is not known; {_give()}"
         )
     key = match["video_key"]
-    return block_quantizer(feature_block(features[key]), f"{where}: {key}")
+    return feature_block(features[key]), f"{where}: {key}"

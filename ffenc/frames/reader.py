@@ -70,8 +70,8 @@ class VideoReader:
     ``PANIC``: messages are not shown, and errors are counted.
 
     Threads may share a reader: they wait for each other, except in loops, which have their own decoders.
-        Another thread may close it. In a forked process (such as a data loader's) a reader opens the file
-        again; a loop belongs to the process that started it.
+    Another thread may close it. In a forked process (such as a data loader's) a reader opens the file again;
+    a loop belongs to the process that started it.
 
     Args:
         path: the file: MP4, or any video that FFmpeg reads.
@@ -90,8 +90,9 @@ class VideoReader:
 
     Raises:
         SourceError: no video, no frames, or a ``gray12le`` file outside of a dataset, without ``depth``.
-        ConfigError: an unknown unit or decoder, ``depth`` for a stream that is not quantised, or
-            ``decoder="pyav"`` for a codec that it does not read.
+        ConfigError: an unknown unit or decoder, ``depth`` for a stream that is not quantised, metres for a
+            stream that is not depth or whose samples are returned, or ``decoder="pyav"`` for a codec that it
+            does not read.
         ToolchainError: there is no FFmpeg, or no PyAV for ``decoder="pyav"``.
     """
 
@@ -123,6 +124,16 @@ class VideoReader:
         if isinstance(depth, DepthQuantizer) and self.info.pix_fmt != "gray12le":
             kind = "millimetres already" if self.is_depth else f"{self.info.pix_fmt}, which is not depth"
             raise ConfigError(f"{path}: depth={depth} was given, but the stream is {kind}; leave it out")
+        if depth is False and not self.is_depth:
+            raise ConfigError(
+                f"{path}: {argument('depth', False)} would have no effect: the stream is "
+                f"{self.info.pix_fmt}, which is not depth; leave it out"
+            )
+        if depth_output_unit == "m" and (depth is False or not self.is_depth):
+            what = "stored samples have no unit" if self.is_depth else "the stream is not depth"
+            raise ConfigError(
+                f"{path}: {argument('depth_output_unit', 'm')} would have no effect: {what}; leave it out"
+            )
         if depth is None and self.info.pix_fmt == "gray12le":
             self._depth = stored_quantizer(self.path)
             if self._depth is None:

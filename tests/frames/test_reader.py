@@ -301,6 +301,11 @@ def test_codes_without_a_dataset_are_refused_with_what_to_give(made: dict[str, P
         VideoReader(made["av1"], depth=True)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'cm' is not known"):
         VideoReader(made["av1"], depth_output_unit="cm")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="depth=False would have no effect: the stream is yuv420p"):
+        VideoReader(made["av1"], depth=False)
+    for name, depth in (("av1", None), ("depth", False)):
+        with pytest.raises(ConfigError, match="depth_output_unit='m' would have no effect"):
+            VideoReader(made[name], depth=depth, depth_output_unit="m")
 
 
 def in_dataset(root: Path, source: Path, info: str) -> Path:
