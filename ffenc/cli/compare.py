@@ -12,7 +12,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SourceName, json_option, links_option, program_options
 from ffenc.cli.display import progress_bar, report_console, report_table
 from ffenc.cli.output import print_json
-from ffenc.cli.values import RATE
+from ffenc.cli.values import EPISODES, RATE
 from ffenc.cli.verdict import steps
 from ffenc.words import count
 
@@ -21,7 +21,9 @@ from ffenc.words import count
 @click.argument("reference", metavar="A", type=SourceName())
 @click.argument("others", metavar="B [C ...]", type=SourceName(), nargs=-1, required=True)
 @click.option("--cameras", metavar="X,Y", help="Compare only these cameras [default: all that A and B have].")
-@click.option("--episodes", metavar="0,2,5-9", help="Compare only these episodes [default: all].")
+@click.option(
+    "--episodes", type=EPISODES, metavar="0,2,5-9", help="Compare only these episodes [default: all]."
+)
 @click.option("--fps", type=RATE, metavar="RATE", help="If A is an image tree: its frames per second.")
 @click.option(
     "--report",

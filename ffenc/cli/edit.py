@@ -10,7 +10,7 @@ import click
 from ffenc.cli.common import PathName, SettingsCommand, SourceName, nearest_option, transform_options
 from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.plan import print_plans
-from ffenc.cli.values import RATE
+from ffenc.cli.values import EPISODES, EXCLUDED, RATE
 
 
 class Pair(click.ParamType[Any]):
@@ -96,8 +96,13 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 @click.command("edit", cls=EditCommand)
 @click.argument("source", type=SourceName(remote=True), metavar="SRC")
 @click.argument("destination", type=PathName(remote=True), metavar="DST")
-@click.option("--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes; 20- means 20 to the last.")
-@click.option("--exclude-episodes", metavar="3,7", help="Leave out these episodes.")
+@click.option(
+    "--episodes",
+    type=EPISODES,
+    metavar="0,2,5-9,20-",
+    help="Keep only these episodes; 20- means 20 to the last.",
+)
+@click.option("--exclude-episodes", type=EXCLUDED, metavar="3,7", help="Leave out these episodes.")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
 @click.option("--drop-cameras", metavar="A,B", help="Leave out these cameras.")
 @click.option(

@@ -92,6 +92,7 @@ def command(
     from ffenc.config.matching import check_overrides, named  # noqa: PLC0415 - keeps --help quick
     from ffenc.config.preset import camera_name, chosen_cameras, load_preset  # noqa: PLC0415
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
+    from ffenc.errors import ConfigError  # noqa: PLC0415
     from ffenc.frames.encode_file import plan_encode  # noqa: PLC0415
 
     if camera is not None and preset is None:
@@ -120,7 +121,14 @@ def command(
     check_overrides(overrides, {camera_name(camera) if camera else "": plan.depth})
     if camera is not None:
         [name] = chosen_cameras(list(robot.cameras), [camera])
-        config, transform = robot.cameras[name].encoder, robot.cameras[name].transform
+        chosen = robot.cameras[name]
+        if chosen.depth != plan.depth:
+            kinds = ["depth" if depth else "colour" for depth in (chosen.depth, plan.depth)]
+            raise ConfigError(
+                f"camera {name} of {preset} is {kinds[0]}, but the frames are {kinds[1]}; choose another "
+                "--camera"
+            )
+        config, transform = chosen.encoder, chosen.transform
     threads = thread_setting(overrides, encoder_threads) or robot.encoder_threads
     with progress_bar("encoding", plan.frames) as on_frames:
         info = plan.run(config, encoder_threads=threads, transform=transform, on_frames=on_frames)

@@ -11,6 +11,7 @@ import click
 from ffenc.cli import output
 from ffenc.cli.common import PathName
 from ffenc.cli.display import progress_bar
+from ffenc.cli.values import EPISODES
 
 if TYPE_CHECKING:
     from ffenc.report.contact import Finding
@@ -27,7 +28,9 @@ def page_options(function: Function) -> Function:
             metavar="FILE.html",
             help="Write an HTML page with the first, middle and last frame of each episode and camera.",
         ),
-        click.option("--episodes", metavar="0,2,5-9", help="With --report: show only these episodes."),
+        click.option(
+            "--episodes", type=EPISODES, metavar="0,2,5-9", help="With --report: show only these episodes."
+        ),
         click.option("--overwrite", is_flag=True, help="With --report: replace FILE if it exists."),
     ]
     for option in reversed(options):

@@ -21,7 +21,7 @@ from ffenc.cli.common import (
 from ffenc.cli.display import human_bytes, human_seconds
 from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.output import print_json
-from ffenc.cli.values import RATE, SHARD, Whole
+from ffenc.cli.values import EPISODES, RATE, SHARD, Whole
 from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
 @click.option(
     "--episodes",
+    type=EPISODES,
     metavar="0,2,5-9,20-",
     help="Keep only these episodes, numbered from 0; 20- means 20 to the last.",
 )

@@ -23,7 +23,7 @@ from ffenc.cli.common import (
 )
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
-from ffenc.cli.values import RATE, Whole, usage
+from ffenc.cli.values import EPISODES, RATE, Whole, usage
 from ffenc.cli.verdict import steps
 from ffenc.errors import ConfigError, DestinationError
 from ffenc.temporary import temporary_folder
@@ -74,7 +74,9 @@ class _Duration(click.ParamType[Any]):
     help="Stop trying further settings after this time, such as 90s, 5m or 1h.",
 )
 @click.option("--cameras", metavar="A,B", help="Measure only these cameras [default: all].")
-@click.option("--episodes", metavar="0,2,5-9", help="Sample only these episodes [default: all].")
+@click.option(
+    "--episodes", type=EPISODES, metavar="0,2,5-9", help="Sample only these episodes [default: all]."
+)
 @click.option("--fps", type=RATE, metavar="RATE", help="For image trees: frames per second.")
 @click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
 @click.option(

@@ -88,5 +88,15 @@ def _shard(text: str) -> None:
     parse_shard(text)
 
 
+def _episodes(flag: str) -> Checked:
+    def check(text: str) -> None:
+        from ffenc.dataset.choice import parse_episodes  # noqa: PLC0415
+
+        parse_episodes(text, flag)
+
+    return Checked("episodes", check)
+
+
 RATE = Checked("rate", _rate)
 SHARD = Checked("shard", _shard)
+EPISODES, EXCLUDED = _episodes("--episodes"), _episodes("--exclude-episodes")

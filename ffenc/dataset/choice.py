@@ -36,14 +36,8 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
         )
     last = max(known)
     numbers: set[int] = set()
-    for part in chosen.split(",") if isinstance(chosen, str) else map(str, chosen):
-        match = _RANGE.fullmatch(part)
-        first = int(match[1]) if match else 0
-        end = first if match is None or not match[2] else int(match[3]) if match[3] else max(first, last)
-        if match is None or end < first:
-            raise ConfigError(
-                f"{what}: {part!r} is neither an episode number nor a range such as 5-9 or 5- (to the last)"
-            )
+    for first, given in parse_episodes(chosen, what):
+        end = max(first, last) if given is None else given
         if first > last or end > last:
             raise ConfigError(
                 f"{what}: there is no episode {max(first, end)}; there are {min(known)} to {last}"
@@ -55,6 +49,27 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
     if not numbers:
         raise ConfigError(f"{what}: no episode is selected")
     return sorted(numbers)
+
+
+def parse_episodes(chosen: Episodes, what: str = "episodes") -> list[tuple[int, int | None]]:
+    """Return the first and last index of each part of a selection; None: to the last episode.
+
+    Args:
+        chosen, what: as for :func:`chosen_episodes`.
+
+    Raises:
+        ConfigError: a part cannot be parsed.
+    """
+    found: list[tuple[int, int | None]] = []
+    for part in chosen.split(",") if isinstance(chosen, str) else map(str, chosen):
+        match = _RANGE.fullmatch(part)
+        if match is None or (match[3] and int(match[3]) < int(match[1])):
+            raise ConfigError(
+                f"{what}: {part!r} is neither an episode number nor a range such as 5-9 or 5- (to the last)"
+            )
+        first = int(match[1])
+        found.append((first, first if not match[2] else int(match[3]) if match[3] else None))
+    return found
 
 
 def ranges_text(numbers: Sequence[int]) -> str:

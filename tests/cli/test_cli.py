@@ -319,6 +319,8 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("reencode o x --dataset.vcodec=h264", 2, ["ffenc record", "use --camera_encoder.vcodec"]),
         ("encode . x.mp4 --fps 30 --camera top", 2, ["--camera has no effect without --preset"]),
         ("reencode o x --rotate 0", 2, ["--rotate", "'90', '180', '270'"]),
+        ("reencode o x --episodes 0,x", 2, ["--episodes: 'x' is neither an episode number nor a range"]),
+        ("edit o x --exclude-episodes=", 2, ["--exclude-episodes: '' is neither an episode number"]),
         ("reencode o x --shard 0/3", 2, ["--shard 0/3 is not accepted"]),
         ("reencode o x --fps nan", 2, ["--fps", "'nan' is not a frame rate"]),
         ("reencode o x --encoder-threads 2 --dataset.encoder_threads=1", 2, ["--encoder-threads is 2"]),
@@ -527,6 +529,8 @@ def test_encode_takes_frames_that_start_elsewhere_when_told_so(ffenc, tmp_path, 
         ("out.mp4", "--fps abc", "'abc' is not a frame rate"),
         ("out.mp4", "--fps 30 --preset so101 --camera frnt", "'frnt'; did you mean 'front'"),
         ("out.mp4", "--fps 30 --start-number 3", "not number 3"),
+        ("out.mp4", "--fps 30 --preset reachy2 --camera torso_depth", "is depth, but the frames are colour"),
+        ("out.mp4", "--fps 30 --depth_encoder.crf=3", "would have no effect: the frames are colour"),
     ],
 )
 def test_encode_with_a_mistake_names_it_and_writes_nothing(

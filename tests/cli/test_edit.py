@@ -67,7 +67,7 @@ def test_a_split_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
 
 
 def test_reencode_takes_the_same_ranges(ffenc: CommandLine, tmp_path: Path) -> None:
-    said = ffenc.refused("reencode", VIDEO, tmp_path / "out", "--episodes", "5-2")
+    said = ffenc.refused("reencode", VIDEO, tmp_path / "out", "--episodes", "5-2", status=2)
     assert "'5-2' is neither an episode number nor a range such as 5-9" in " ".join(said.split())
     plan = json.loads(
         ffenc.done("reencode", VIDEO, tmp_path / "out", "--episodes", "1-", "--dry-run", "--json").out
