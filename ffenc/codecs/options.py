@@ -73,6 +73,8 @@ _SPELLINGS = {
     "x264opts": "x264-params",
 }
 
+# Encoders use a few hundred threads at most; with tens of thousands they do not begin for minutes.
+MOST_THREADS = 1024
 _RATE_CONTROL = ("b", "crf", "cq", "q", "qp", "rc", "rc_mode")
 
 # Options that ffenc sets itself: the program's behaviour, input, output, mapping, container, colour and time.
@@ -205,9 +207,12 @@ def _refuse_open_groups(codec: Codec, where: str, name: str, value: str) -> None
 
 def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> dict[str, str]:
     """Check the fields' values against the codec; return field -> sentence for each field without effect."""
-    if encoder_threads is not None and not (type(encoder_threads) is int and encoder_threads >= 1):
+    if encoder_threads is not None and not (
+        type(encoder_threads) is int and 1 <= encoder_threads <= MOST_THREADS
+    ):
         raise ConfigError(
-            f"encoder_threads={encoder_threads!r} is not accepted", expected="a whole number of 1 or more"
+            f"encoder_threads={encoder_threads!r} is not accepted",
+            expected=f"a whole number from 1 to {MOST_THREADS}",
         )
     _check_crf(codec, settings.crf)
     if settings.preset is not None and codec.presets is not None and settings.preset not in codec.presets:
@@ -373,7 +378,12 @@ def merged_options(
             unused[said] = f"extra_options: {said} would have no effect, {why}"
         elif base in taken:
             name, ours = taken[base]
-            unused[said] = f"extra_options: {said} would have no effect, {name}={_render(ours)} is set"
+            instead = ""
+            if name == "crf":
+                instead = "; set crf instead" if base == "crf" else "; to use it, set crf to null"
+            unused[said] = (
+                f"extra_options: {said} would have no effect, {name}={_render(ours)} is set{instead}"
+            )
         else:
             options[key] = value
             taken[base] = (key, value)

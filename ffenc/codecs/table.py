@@ -95,8 +95,9 @@ def _tune_fastdecode(level: int) -> Options:
 
 
 def _x265_threads(threads: int) -> Options:
-    # "threads" limits only the frame threads; without "pools" the worker pool uses every core.
-    return {"threads": threads, "x265-params": {"pools": threads}}
+    # "threads" limits only the frame threads, which x265 refuses above 16; without "pools" the worker pool
+    # uses every core.
+    return {"threads": min(threads, 16), "x265-params": {"pools": threads}}
 
 
 # Numbers of slices that FFV1 accepts at every frame size above 64x64: columns times rows.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 
 from ffenc.arguments import listed
+from ffenc.codecs.options import MOST_THREADS
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -113,7 +114,8 @@ class RobotPreset(Settings, frozen=True, kw_only=True):
     camera_encoder: VideoEncoderConfig = field(default_factory=VideoEncoderConfig)
     depth_encoder: DepthEncoderConfig = field(default_factory=DepthEncoderConfig)
     encoder_threads: Annotated[
-        Annotated[int, Meta(ge=1)] | None, accepts("a whole number of 1 or more, or null")
+        Annotated[int, Meta(ge=1, le=MOST_THREADS)] | None,
+        accepts(f"a whole number from 1 to {MOST_THREADS}, or null"),
     ] = None
     on_full: Annotated[Literal["block", "drop", "repeat"], accepts("'block', 'drop' or 'repeat'")] = "block"
     queue_maxsize: Annotated[int, accepts("a whole number of 1 or more", ge=1)] = 30

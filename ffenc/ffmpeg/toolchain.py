@@ -123,11 +123,13 @@ def find_programs(kind: Kind, named: str | None = None) -> list[Program]:
     Args:
         kind: ``ffmpeg`` or ``ffprobe``.
         named: a program named by the user, which is then the only one; None: ``FFENC_FFMPEG`` or
-            ``FFENC_FFPROBE``.
+            ``FFENC_FFPROBE``, which count as not set if they are empty.
     """
-    named = named or os.environ.get(f"FFENC_{kind.upper()}")
-    if not named:
+    named = named if named is not None else os.environ.get(f"FFENC_{kind.upper()}") or None
+    if named is None:
         return installed(kind)
+    if not named.strip():
+        return [Program(named, "named", "", f"{argument(kind)}: the program's name is empty")]
     path = shutil.which(named)
     if path is None:
         return [Program(named, "named", "", f"{kind} {named!r} does not exist or cannot be run")]

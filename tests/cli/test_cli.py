@@ -142,7 +142,7 @@ def test_compile_says_what_auto_stands_for(ffenc):
 
 def test_compile_refuses_a_setting_without_effect_in_one_line(ffenc, robot):
     error = ffenc.refused("compile", robot, "--camera", "a", "--camera_encoder.extra_options={crf: 5}")
-    assert error.endswith("extra_options: crf=5 would have no effect, crf=30 is set\n")
+    assert error.endswith("extra_options: crf=5 would have no effect, crf=30 is set; set crf instead\n")
 
 
 # ---- golden files --------------------------------------------------------------------------------------

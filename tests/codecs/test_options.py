@@ -107,6 +107,12 @@ CASES = [
         None,
         {"g": 2, "crf": 30, "tune": "fastdecode", "x265-params": "open-gop=0"},
     ),
+    (
+        "hevc",
+        {},
+        40,  # x265 refuses more than 16 frame threads
+        {"g": 2, "crf": 30, "threads": 16, "x265-params": "open-gop=0:pools=40"},
+    ),
     ("hevc", {}, 4, {"g": 2, "crf": 30, "threads": 4, "x265-params": "open-gop=0:pools=4"}),
     ("libaom-av1", {"crf": 20, "preset": 6}, None, {"g": 2, "lag-in-frames": 2, "crf": 20, "cpu-used": 6}),
     ("libaom-av1", {"preset": 0}, None, {"g": 2, "lag-in-frames": 2, "crf": 30, "cpu-used": 0}),
@@ -567,7 +573,9 @@ def test_another_rate_control_does_not_take_the_place_of_a_crf_that_is_set(vcode
     config = VideoEncoderConfig(vcodec=vcodec, crf=28)
     structured, merged, texts = with_extras(config, None, {name: "7"})
     assert merged == structured
-    assert texts == [f"extra_options: {name}=7 would have no effect, crf=28 is set"]
+    assert texts == [
+        f"extra_options: {name}=7 would have no effect, crf=28 is set; to use it, set crf to null"
+    ]
     free, texts = compiled(config.replace(crf=None, extra_options={name: "7"}))
     assert free[name] == "7"
     assert texts == []

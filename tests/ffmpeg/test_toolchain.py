@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ffenc import ToolchainError
-from ffenc.ffmpeg.toolchain import _imageio, find_ffprobe, find_programs, toolchains
+from ffenc.ffmpeg.toolchain import _imageio, find_ffprobe, find_programs, installed, toolchains
 from tests.conftest import system_program
 
 
@@ -96,6 +96,10 @@ def test_a_named_program_is_used_alone_or_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FFENC_FFMPEG", str(tmp_path / "none"))
     with pytest.raises(ToolchainError, match="none' does not exist"):
         toolchains()
+    with pytest.raises(ToolchainError, match="ffmpeg: the program's name is empty"):
+        toolchains("")
+    monkeypatch.setenv("FFENC_FFMPEG", "")
+    assert find_programs("ffmpeg") == installed("ffmpeg")
     with pytest.raises(ToolchainError, match="is not ffmpeg: it says 'hello'"):
         toolchains(stand_in(tmp_path / "other", "hello"))
 
