@@ -98,8 +98,8 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
         """Return the FFmpeg encoder options of this config.
 
         Args:
-                encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
-                as_strings: return all values as text.
+            encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
+            as_strings: return all values as text.
 
         Returns:
             Option name -> value, in the order they are set.

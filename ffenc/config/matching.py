@@ -11,9 +11,12 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError, FfencWarning
+from ffenc.layout import DEPTH_FIELDS
 from ffenc.spelling import argument
 
 _NEAR = 0.75  # similarity of two names above which one is assumed to be a misspelling of the other
+# Settings of a preset that only a recording uses.
+_OF_RECORDINGS = ("on_full", "queue_maxsize", "encode", "video", "encoder_niceness", "encoder_cpus")
 
 Overrides = Sequence[tuple[KeyPath, Any]]
 
@@ -38,6 +41,11 @@ def check_overrides(
     """
     for key, _ in overrides:
         _check_kept(key, left_out)
+        if key[0] in _OF_RECORDINGS:
+            raise ConfigError(
+                f"{named(key)} would have no effect: it is a setting for recording, but these frames exist "
+                "already; leave it out"
+            )
         if key[0] == "cameras" and len(key) > 1:
             name = key[1]
             if name not in cameras:
@@ -77,6 +85,27 @@ def check_kinds(overrides: Overrides, cameras: Mapping[str, bool]) -> None:
         names = ", ".join(cameras)
         of = f"none of {names} is {kind}" if names else f"the frames are {other}"
         raise ConfigError(f"{named(key)} would have no effect: {of}")
+
+
+def check_quantiser(pix_fmt: str, overrides: Overrides, camera: str | None = None) -> None:
+    """Refuse settings of a quantiser for depth that is stored without one.
+
+    Args:
+        pix_fmt: pixel format of a depth camera's video.
+        overrides: (key path, value) pairs.
+        camera: the camera's short name, if it has one.
+
+    Raises:
+        ConfigError: a setting without effect; the text names it.
+    """
+    if pix_fmt != "gray16le":
+        return
+    for key, _ in overrides:
+        if key[-1] in DEPTH_FIELDS and key[:-1] in (("depth_encoder",), ("cameras", camera, "encoder")):
+            raise ConfigError(
+                f"{named(key)} would have no effect: {pix_fmt} stores depth as it is, in millimetres; leave "
+                "it out"
+            )
 
 
 def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:

@@ -51,8 +51,8 @@ def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float
     """Compute the quantiles of a feature over all rows of a dataset.
 
     Args:
-            files: the data files, of which only the feature's column is read.
-            feature: its name; a column of numbers, shape ``(N,)`` or ``(N, ..., D)``.
+        files: the data files, of which only the feature's column is read.
+        feature: its name; a column of numbers, shape ``(N,)`` or ``(N, ..., D)``.
 
     Returns:
         ``q01`` ... ``q99`` -> D numbers, each over all other dimensions, linear between ranks, as in

@@ -10,7 +10,7 @@ from typing import Any
 
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.mapping import OnGap, SourceMapping, load_mapping
-from ffenc.config.matching import check_overrides, check_preset
+from ffenc.config.matching import check_overrides, check_preset, check_quantiser
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.dataset.camera_settings import (
@@ -46,7 +46,7 @@ from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
 from ffenc.jobs.pool import even_rounds, share_cores
 from ffenc.layout import TIME_TOLERANCE
-from ffenc.spelling import argument
+from ffenc.spelling import argument, call
 from ffenc.storage.mirror import mirror_of
 from ffenc.storage.upload import address_of, destination_path
 
@@ -141,6 +141,11 @@ def plan_reencode(
     )
     base = opened
     if isinstance(opened, LeRobotV3 | LeRobotV21):
+        if any(key == ("robot_type",) for key, _ in overrides):
+            raise ConfigError(
+                f"{argument('robot_type')} would have no effect: a dataset keeps its own; change it with "
+                + call("edit_dataset", source="SRC", destination="NEW", robot_type="NAME")
+            )
         if retime:
             say_shift([opened])
         opened = thinned(opened, opened.fps if fps is None else fps, nearest=fps_nearest)
@@ -176,6 +181,8 @@ def plan_reencode(
         if preset is None and "vcodec" not in changes and isinstance(camera.stored, StreamInfo):
             # Default settings are for images; a video keeps the settings that are not overridden.
             config = _kept(camera, changes)
+        if camera.depth and config is not None:
+            check_quantiser(config.pix_fmt, overrides, camera_name(camera.key))
         known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
         known = known and camera.key not in stale.episodes
         size = opened.camera_bytes(camera.key, picked)

@@ -41,15 +41,15 @@ class VideoWriter:
         print(video.info.frames)
 
     Args:
-            output: the file to write, ending in ``.mp4``.
-            fps: frames per second; frame i is stored at exactly i / fps.
-            config: encoder settings; default :class:`VideoEncoderConfig`. With a :class:`DepthEncoderConfig`
-                the frames are depth.
-            depth_unit: unit of depth frames, ``mm`` or ``m``; None: integers are millimetres, floats are
-                metres.
-            encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
-            overwrite: replace ``output`` if it exists.
-            ffmpeg, ffprobe: programs to use instead of those that are found.
+        output: the file to write, ending in ``.mp4``.
+        fps: frames per second; frame i is stored at exactly i / fps.
+        config: encoder settings; default :class:`VideoEncoderConfig`. With a :class:`DepthEncoderConfig`
+            the frames are depth.
+        depth_unit: unit of depth frames, ``mm`` or ``m``; None: integers are millimetres, floats are
+            metres.
+        encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
+        overwrite: replace ``output`` if it exists.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Attributes:
         info: the stream fields of the result, after :meth:`close`.

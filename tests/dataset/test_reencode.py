@@ -377,6 +377,9 @@ def padded(png: bytes, more: bytes) -> bytes:
     return png[:-12] + chunk + png[-12:]
 
 
+GRAY16 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "pix_fmt"), "gray16le")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
@@ -386,6 +389,24 @@ def padded(png: bytes, more: bytes) -> bytes:
         ({"cameras": RGB, "task": "x"}, ConfigError, "task is for .*image trees"),
         ({"cameras": RGB, "task": " "}, ConfigError, "task: ' ' is not accepted; expected a text"),
         ({"cameras": "top"}, ConfigError, "cameras: 'top' is not accepted"),
+        *(
+            ({"overrides": [((name,), value)]}, ConfigError, f"{name} would have no effect")
+            for name, value in {
+                "queue_maxsize": 5,
+                "on_full": "drop",
+                "video": False,
+                "encode": "after",
+            }.items()
+        ),
+        ({"overrides": [(("robot_type",), "arm")]}, ConfigError, "robot_type would have no effect"),
+        *(
+            (
+                {"overrides": [*GRAY16, (("depth_encoder", name), value)]},
+                ConfigError,
+                f"depth_encoder.{name} would have no effect: gray16le stores depth as it is",
+            )
+            for name, value in {"depth_max": 5, "invalid": "clip", "use_log": False}.items()
+        ),
         ({"cameras": RGB, "shard": (5, 3)}, ConfigError, r"shard=\[5, 3\] is not accepted"),
         *(
             ({"cameras": RGB, name: bad}, ConfigError, f"{name}: {bad!r} is not accepted; expected a whole")

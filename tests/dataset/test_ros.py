@@ -451,6 +451,9 @@ def test_hostile_and_broken_messages_are_named(recorded: list[Sample], tmp_path:
         write_mcap(path, [("/top/image_raw", BEGIN, message)])
         with pytest.raises(SourceError, match=f"/top/image_raw, message 0: {said}"):
             opened(path, TOP)
+    write_mcap(path, [("/top/image_raw", BEGIN, make.image(BEGIN, image, "rgb8"))])
+    with pytest.raises(SourceError, match="channels: bgr would have no effect: its encoding is rgb8"):
+        opened(path, {"fps": 10, "cameras": {"top": {"path": "/top/image_raw", "channels": "bgr"}}})
     write_mcap(path, [("/top/image_raw", BEGIN, make.compressed(BEGIN, b"RIFF", "webp"))])
     with pytest.raises(
         SourceError, match="message 0: is cut short; restore|is not a PNG, JPEG or TIFF image"

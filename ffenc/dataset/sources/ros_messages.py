@@ -156,6 +156,11 @@ def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
         raise SourceError(
             f"{name}: its encoding is {encoding!r}{hint or '; supported are ' + ', '.join((*_RAW, *_DEPTH))}"
         )
+    if camera.channels not in (None, order.removesuffix("24")):
+        raise SourceError(
+            f"{name}: channels: {camera.channels} would have no effect: its encoding is {encoding}; leave "
+            "channels out of the mapping"
+        )
     rows = _rows(data, height, step, width * channels, name)
     header = ImageHeader("raw", width, height, 8, channels, order=order)
     return EncodedFrame(name, rows.tobytes(), raw=header)
