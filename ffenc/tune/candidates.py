@@ -141,7 +141,7 @@ def tried_codecs(lists: Lists) -> list[Codec]:
     try:
         names = [check_vcodec(name) for name in lists.vcodec]
     except ConfigError as error:
-        raise error.within(f"a codec of {argument('vcodec')}") from None
+        raise ConfigError(error.what, where=argument("vcodec")) from None
     if "auto" in names:
         raise ConfigError(
             f"{argument('vcodec', 'auto')}: stands for one of the others; list those, or leave "
