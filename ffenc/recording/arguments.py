@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ffenc.config.preset import RobotPreset
+from ffenc.dataset.camera_settings import check_changing
 from ffenc.errors import ConfigError
 
 
@@ -54,6 +55,9 @@ def check_preset(preset: RobotPreset, jpeg: Collection[str]) -> None:
     for name, camera in preset.cameras.items():
         if camera.width is None or camera.height is None:
             raise ConfigError(f"{preset.name}: cameras.{name}: width and height are required to record it")
+    transforms = {name: camera.transform for name, camera in preset.cameras.items()}
+    sizes = {name: (camera.width or 0, camera.height or 0) for name, camera in preset.cameras.items()}
+    check_changing(transforms, [n for n, one in transforms.items() if one and one.of(*sizes[n]).changes])
     for name in sorted(jpeg):
         if name not in preset.cameras or preset.cameras[name].depth:
             raise ConfigError(f"jpeg: {name!r} is not a colour camera of {preset.name}")

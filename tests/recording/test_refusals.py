@@ -22,13 +22,16 @@ import pytest
 from PIL import Image
 
 from ffenc import ConfigError, DestinationError, FfencError, FfencWarning, SourceError
+from ffenc.config.preset import CameraPreset
 from ffenc.config.source import CameraSource
+from ffenc.config.transform import Transform
 from ffenc.recording.cameras import open_camera
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
 from ffenc.recording.results import AddedRow
 from ffenc.recording.session import record_episodes
 from tests.recording.recording import (
+    COLOUR,
     FPS,
     HEIGHT,
     WIDTH,
@@ -196,6 +199,11 @@ def test_columns_that_are_not_recorded_are_refused_before_anything(
     for seconds in (-1, 0, float("nan"), float("inf"), "x", None, True):
         with pytest.raises(ConfigError, match="stall_seconds=.* number of seconds above 0"):
             Recorder(robot(), tmp_path / "data", stall_seconds=seconds)  # type: ignore[arg-type]
+    same = CameraPreset(
+        width=WIDTH, height=HEIGHT, encoder=COLOUR, transform=Transform(resize=(WIDTH, HEIGHT))
+    )
+    with pytest.raises(ConfigError, match="would have no effect, top already is like that; leave it out"):
+        Recorder(robot().replace(cameras={"top": same}), tmp_path / "data")
     with pytest.raises(ConfigError, match="jpeg: 'top' is not accepted; expected a list of cameras"):
         Recorder(robot(), tmp_path / "data", jpeg="top")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
