@@ -131,9 +131,7 @@ class VideoReader:
             )
         if depth_output_unit == "m" and (depth is False or not self.is_depth):
             what = "stored samples have no unit" if self.is_depth else "the stream is not depth"
-            raise ConfigError(
-                f"{path}: {argument('depth_output_unit', 'm')} would have no effect: {what}; leave it out"
-            )
+            raise ConfigError(f"{path}: depth_output_unit='m' would have no effect: {what}; leave it out")
         if depth is None and self.info.pix_fmt == "gray12le":
             self._depth = stored_quantizer(self.path)
             if self._depth is None:

@@ -52,7 +52,7 @@ def robot_file(folder: Path, text: str = LIGHT) -> Path:
 
 
 def doctor(ffenc: CommandLine, *words: object) -> Outcome:
-    outcome = ffenc.run("doctor", *words, "--size", "64x64", "--seconds", "0.5")
+    outcome = ffenc.run("doctor", *words, "--size", "80x64", "--seconds", "0.5")
     assert len(outcome.out.splitlines()) + len(outcome.err.splitlines()) <= SCREEN or "--json" in words
     return outcome
 
@@ -86,7 +86,7 @@ def test_the_json_says_the_same(ffenc, tmp_path, monkeypatch):
     assert (fields["keeps_up"], fields["advice"]) == (False, {})
     assert [camera["keeps_up"] for camera in fields["cameras"]] == [False, True]
     assert [program["used"] for program in fields["ffmpeg"]] == [True]
-    assert (fields["size"], fields["error"]) == ([64, 64], None)
+    assert (fields["size"], fields["error"]) == ([80, 64], None)
     rows = {(row["vcodec"], row["pix_fmt"]): row for row in fields["encoders"]}
     assert rows["hevc", "gray12le"]["runs_with"] == program
     assert rows["hevc", "yuv420p"]["fps"] > 0
@@ -350,7 +350,7 @@ def test_two_whole_doctors_at_once_with_ascii_only_and_no_reader(tmp_path, monke
     """Both share a cache that is new; one prints where only ASCII is, the other nowhere at all."""
     monkeypatch.setenv("FFENC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    words = ["--size", "64x64", "--seconds", "0.5", "--ffmpeg", find_toolchain("newest").ffmpeg]
+    words = ["--size", "80x64", "--seconds", "0.5", "--ffmpeg", find_toolchain("newest").ffmpeg]
     shown = start(tmp_path / "a", *words, stdout=subprocess.PIPE)
     closed = start(tmp_path / "b", *words, preexec_fn=lambda: os.close(1))
     out, said = shown.communicate(timeout=120)

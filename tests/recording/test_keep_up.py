@@ -132,7 +132,7 @@ def test_a_camera_that_cannot_be_encoded_is_told_and_the_others_are_judged(
         tmp_path,
         "camera_encoder: {vcodec: h264}\ncameras:\n"
         "  odd: {width: 641, height: 480}\n"
-        "  deep: {width: 64, height: 64, depth: true, encoder: {pix_fmt: yuv420p}}\n"
+        "  deep: {width: 80, height: 64, depth: true, encoder: {pix_fmt: yuv420p}}\n"
         "  vast: {width: 65534, height: 65534}\n"
         "  good: {width: 64, height: 64}\n",
     )
