@@ -103,7 +103,7 @@ def _check_removed(camera: str, values: Mapping[str, Any]) -> None:
     if camera not in known:
         raise SettingError(
             ("cameras", camera),
-            f"null removes a camera, and there is none of this name{accepted(camera, known)}; for a camera "
+            f"null removes a camera, and no camera has this name{accepted(camera, known)}; for a camera "
             "without settings of its own write {}",
         )
 

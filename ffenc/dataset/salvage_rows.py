@@ -208,25 +208,30 @@ class SalvagedRows:
             return []
 
     def _read_rows(self) -> Iterator[Found]:
+        index = self._column("episode_index")
+        tasks, lengths = self._column("tasks"), self._column("length")
+        last = last_rows(index)
+        listed = {number: lengths[row] for number, row in last.items()}
         claims: dict[int, list[Found]] = {}
         for file in self._files.numbers():
             path, numbers, whole = file.path, file.episodes, file.whole
             by_episode = np.argsort(numbers, kind="stable")
             cuts = np.flatnonzero(np.diff(numbers[by_episode])) + 1
             groups = [group for group in np.split(by_episode, cuts) if len(group)]
-            for rows in (own for group in groups for own in self._counted_from_0(group, file)):
+            for rows in (
+                own
+                for group in groups
+                for own in _counted_from_0(group, file, self._follow(group, file, listed))
+            ):
                 if numbers[rows[0]] < 0:
                     continue
                 one = Found(int(numbers[rows[0]]), path, rows)
-                self._order(one, file.frames[rows], in_time=self._in_time(file.times[rows]))
+                self._order(one, file.frames[rows], in_order=self._follow(rows, file, listed))
                 if not whole[one.rows].all():
                     one.length = int(np.argmin(whole[one.rows]))
                     one.damage = one.damage or ("its rows cannot be read, or lack values of a feature")
                 claims.setdefault(one.number, []).append(one)
-        index = self._column("episode_index")
-        tasks, lengths = self._column("tasks"), self._column("length")
-        last = last_rows(index)
-        found = self._numbered(claims, {number: lengths[row] for number, row in last.items()})
+        found = self._numbered(claims, listed)
         for number, row in last.items():
             if number not in found:
                 self._note("is listed, but its rows are missing; it is left out", episode=number)
@@ -303,20 +308,17 @@ class SalvagedRows:
         """Read the readable rows of a data file; see :meth:`SalvagedFiles.table`."""
         return self._files.table(path)
 
-    def _in_time(self, times: npt.NDArray[np.float64]) -> bool:
-        """Return whether rows in this order have the timestamps of frames 0, 1, 2, ..."""
-        grid = np.arange(len(times)) / float(self.fps)
-        return bool((np.abs(times - grid) < _NEAR / float(self.fps)).all())
+    def _follow(self, rows: npt.NDArray[np.int64], file: RowNumbers, lengths: Mapping[int, Any]) -> bool:
+        """Return whether rows are those of an episode in their order, whatever their frame_index says.
 
-    def _counted_from_0(self, rows: npt.NDArray[np.int64], file: RowNumbers) -> list[npt.NDArray[np.int64]]:
-        """Return the rows of one episode; or of several, if they count from 0 several times without gaps."""
-        frames = file.frames
-        cuts = np.flatnonzero(frames[rows] == 0)
-        stretches = np.split(rows, cuts[cuts > 0])
-        whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
-        return stretches if whole and not self._in_time(file.times[rows]) else [rows]
+        Their timestamps are those of frames 0, 1, 2, ..., and the list has the same number: timestamps
+        alone may have been rewritten after rows were lost.
+        """
+        grid = np.arange(len(rows)) / float(self.fps)
+        in_time = (np.abs(file.times[rows] - grid) < _NEAR / float(self.fps)).all()
+        return bool(in_time) and lengths.get(int(file.episodes[rows[0]])) == len(rows)
 
-    def _order(self, one: Found, frames: npt.NDArray[np.int64], *, in_time: bool) -> None:
+    def _order(self, one: Found, frames: npt.NDArray[np.int64], *, in_order: bool) -> None:
         """Sort an episode's rows by frame; without frame indices, they keep their order in the file."""
         count = one.length = len(one.rows)
         if (frames < 0).any() or (frames == np.arange(count)).all():
@@ -324,7 +326,7 @@ class SalvagedRows:
         _, first = np.unique(frames, return_index=True)
         ordered = frames[first]
         gaps, repeated = (np.diff(ordered) != 1).any(), len(first) < count
-        if in_time and (gaps or repeated):
+        if in_order and (gaps or repeated):
             what = "its frame_index is wrong; the rows are numbered in their order, that of their timestamps"
             self._note(what, episode=one.number)
             return
@@ -353,6 +355,17 @@ class SalvagedRows:
             return False
         first, second = (table.take(pa.array(own, pa.int64())) for own in pairs)
         return bool(first.equals(second))
+
+
+def _counted_from_0(
+    rows: npt.NDArray[np.int64], file: RowNumbers, in_order: bool
+) -> list[npt.NDArray[np.int64]]:
+    """Return the rows of one episode; or of several, if they count from 0 several times without gaps."""
+    frames = file.frames
+    cuts = np.flatnonzero(frames[rows] == 0)
+    stretches = np.split(rows, cuts[cuts > 0])
+    whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
+    return stretches if whole and not in_order else [rows]
 
 
 def last_rows(numbers: Sequence[Any]) -> dict[int, int]:

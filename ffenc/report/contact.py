@@ -51,7 +51,7 @@ class Finding(Struct, frozen=True):
 
 
 class _Strip(Struct, frozen=True):
-    """The small images of one episode and camera: RGB, or millimetres; or why there are none."""
+    """The small images of one episode and camera: RGB, or millimetres; or why they are missing."""
 
     frames: Sequence[int]
     pictures: Sequence[npt.NDArray[Any]]

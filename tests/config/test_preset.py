@@ -372,7 +372,7 @@ ERRORS = [
         "cameras:\n  front:\n",
         2,
         "cameras.front",
-        "null removes a camera, and there is none of this name; for",
+        "null removes a camera, and no camera has this name; for",
     ),
     ("extends: so101\ncameras:\n  fron: null\n", 3, "cameras.fron", "did you mean 'front'"),
     (

@@ -125,6 +125,12 @@ def nan_action(values: list[Any]) -> list[Any]:
     return values
 
 
+def times_from_0(values: list[Any]) -> list[Any]:
+    """The timestamps of rows that follow one another without a gap, in each of the three episodes."""
+    kept = [*LENGTHS[:2], len(values) - sum(LENGTHS[:2])]
+    return [i / 30 for length in kept for i in range(length)]
+
+
 def flip_rows(name: str) -> Damage:
     """Write a row group for each episode, and damage a column in the one of episode 1."""
 
@@ -448,6 +454,11 @@ LOST: dict[str, Case] = {
     ),
     "rows are missing": Case(
         "rows", order(DATA, [*range(50), *range(53, 72)]), [ALL[0], ALL[1]], [ALL[0], ALL[1], (2, 9)]
+    ),
+    "rows are missing, and times are rewritten": Case(
+        "rows",
+        all_of(order(DATA, [*range(50), *range(53, 72)]), column(DATA, "timestamp", times_from_0)),
+        *([ALL[0], ALL[1]], [ALL[0], ALL[1], (2, 9)]),
     ),
     "unlike rows of one frame_index": Case(
         "rows",
