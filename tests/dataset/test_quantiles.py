@@ -210,6 +210,34 @@ def test_quantiles_of_a_camera_are_corrected_from_its_frames(two_cameras: Path, 
     assert not [note for note in verify_dataset(root, deep=True).notes if note.kind == "quantiles"]
 
 
+def test_exact_quantiles_of_a_column_of_true_and_false_are_not_noted(
+    two_cameras: Path, tmp_path: Path
+) -> None:
+    """They are the least or the greatest of the episodes', as an earlier LeRobot aggregated them."""
+    root = Path(shutil.copytree(two_cameras, tmp_path / "root"))
+    path = next((root / "data").rglob("*.parquet"))
+    table = pq.read_table(path)
+    failed = np.asarray(table["episode_index"]) == 1
+    table = table.append_column("success", pa.array(~failed)).replace_schema_metadata(None)
+    pq.write_table(table.append_column("open", pa.array(failed.astype(np.float32))), path)
+    info = json.loads((root / "meta/info.json").read_text())
+    for name, dtype in (("success", "bool"), ("open", "float32")):
+        info["features"][name] = {"dtype": dtype, "shape": [1], "names": None}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    (root / "meta/stats.json").unlink()
+    edit_dataset(root, tmp_path / "out", edits=Edits(task="a"))
+    each = pq.read_table(next((tmp_path / "out/meta/episodes").rglob("*.parquet")))
+    assert each["stats/success/q10"].to_pylist() == [[1.0], [0.0], [1.0]]
+    own = stats_of(tmp_path / "out")
+    assert (own["success"]["q10"], own["success"]["q50"], own["open"]["q90"]) == ([0.0], [1.0], [1.0])
+    notes = [note for note in verify_dataset(tmp_path / "out").notes if note.kind == "quantiles"]
+    assert not any("success" in note.what or "open" in note.what for note in notes)
+    own["success"]["q50"] = [0.0]
+    (tmp_path / "out/meta/stats.json").write_text(json.dumps(own))
+    notes = [note for note in verify_dataset(tmp_path / "out").notes if note.kind == "quantiles"]
+    assert [note for note in notes if "success" in note.what]
+
+
 def test_resumed_work_gives_the_same_quantiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(shutil.copytree(DATASET, tmp_path / "source"))
     (source / "meta/stats.json").unlink()

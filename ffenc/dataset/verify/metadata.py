@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ffenc.dataset.verify.faults import KINDS, Fault, Faults
@@ -28,12 +28,13 @@ class Tables(Struct, frozen=True):
     """A dataset's lists, after the checks of its lists, rows and statistics.
 
     Attributes:
-        aggregated: features whose quantiles in ``stats.json`` are computed from the episodes' quantiles.
+        aggregated: features whose quantiles in ``stats.json`` are computed from the episodes' quantiles -> whether
+            that is certain.
     """
 
     layout: Layout
     listing: Listing
-    aggregated: Sequence[str] = ()
+    aggregated: Mapping[str, bool] = field(default_factory=dict)
 
 
 def check_tables(root: Path, faults: Faults, *, episodes: Collection[int] | None = None) -> Tables | None:

@@ -31,8 +31,19 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
             and frames are computed, and the note gives the error of the stored quantiles if it is large.
         faults: the note is added to it.
     """
+    layout, listing = tables.layout, tables.listing
     names = [feature for feature in tables.aggregated if feature not in NUMBERING]
+    stored = read_json(layout.root / STATS) if names else {}
+    files = [layout.root / place for place in dict.fromkeys(listing.data)]
     if shown is None:
+        # If it is not certain, the rows decide; a camera's frames are not decoded for it.
+        names = [
+            feature
+            for feature in names
+            if tables.aggregated[feature]
+            or feature not in layout.numeric
+            or _distance(feature, stored[feature], exact_quantiles(files, feature))[0] > _OFF
+        ]
         if names:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             what = (
@@ -41,9 +52,6 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
             )
             faults.add("quantiles", what, file=STATS)
         return
-    layout, listing = tables.layout, tables.listing
-    stored = read_json(layout.root / STATS) if names else {}
-    files = [layout.root / place for place in dict.fromkeys(listing.data)]
     distances: dict[str, tuple[float, str]] = {}
     for feature in names:
         if feature in layout.numeric:

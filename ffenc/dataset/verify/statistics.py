@@ -272,18 +272,25 @@ class Statistics:
             "std": np.sqrt(square.mean(axis=1)),
         }
 
-    def aggregated(self) -> list[str]:
+    def aggregated(self) -> dict[str, bool]:
         """Return the features whose quantiles in ``stats.json`` are computed from the episodes' quantiles.
 
         LeRobot 0.6 uses their mean, weighted by length; earlier versions used the least or the greatest.
+
+        Returns:
+            Feature -> whether that is certain. The least or the greatest of the episodes' quantiles can also
+            be that of all rows, as in a column of true and false.
         """
         features = [*self._layout.numeric, *self._layout.images, *self._layout.videos]
-        return [feature for feature in features if self._is_aggregated(feature)]
+        found = ((feature, self._is_aggregated(feature)) for feature in features)
+        return {feature: certain for feature, certain in found if certain is not None}
 
-    def _is_aggregated(self, feature: str) -> bool:
+    def _is_aggregated(self, feature: str) -> bool | None:
+        """Return whether it is certain; None: the quantiles are others."""
         own, kept = self._total.get(feature), self._listing.stats.get(feature)
         if not isinstance(own, dict) or kept is None or len(self._listing) < 2:
-            return False
+            return None
+        certain = False
         count = np.maximum(kept["count"].reshape(len(self._listing), -1)[:, :1], 1)
         apart = 0.0
         for name in QUANTILES:
@@ -291,14 +298,16 @@ class Statistics:
             if row is None or each is None:
                 continue
             if each.shape[1] != row.shape[1] or not np.isfinite(each).all():
-                return False
+                return None
             low, high = each.min(axis=0), each.max(axis=0)
             scale = np.maximum(np.abs(low), np.abs(high)) + 1e-12
             made = ((each * count).sum(axis=0) / count.sum(), low, high)
-            if all((np.abs(row[0] - one) > _CLOSE * scale).any() for one in made):
-                return False
+            is_mean, is_low, is_high = ((np.abs(row[0] - one) <= _CLOSE * scale).all() for one in made)
+            if not (is_mean or is_low or is_high):
+                return None
+            certain |= not (is_low or is_high)
             apart = max(apart, float(((high - low) / scale).max()))
-        return apart > _APART
+        return certain if apart > _APART else None
 
     def check_total(self, sums: Mapping[str, Sums]) -> None:
         """Compare ``stats.json`` with all rows."""

@@ -44,7 +44,7 @@ class RowChecks:
         self._not_finite: set[str] = set()
         self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> task indices of its rows
 
-    def run(self, *, whole: bool = True, episodes: Collection[int] | None = None) -> list[str]:
+    def run(self, *, whole: bool = True, episodes: Collection[int] | None = None) -> dict[str, bool]:
         """Check every file, then the totals.
 
         If the list is not of the ``whole`` dataset, ``stats.json`` is not checked.
@@ -75,7 +75,7 @@ class RowChecks:
         whole = whole and episodes is None and all(readable) and not self._faulty.any() and len(files) > 0
         stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
         stats.check_total(self._sums if whole else {})
-        return stats.aggregated() if whole else []
+        return stats.aggregated() if whole else {}
 
     def _file(self, place: str, episodes: Sequence[int], number: int) -> bool:
         """Check one file; return whether it could be read."""
