@@ -599,6 +599,13 @@ def test_a_missing_column_is_named(video, name):
     assert any(f"has no column {name}," in fault.what for fault in found.faults)
 
 
+def test_frames_are_checked_though_a_column_with_aggregated_quantiles_is_missing(video):
+    change_table(video, DATA, lambda table: table.drop_columns(["action"]))
+    found = verify_dataset(video, deep=True)
+    assert kinds(found) == ["columns", "schema-metadata"]
+    assert found.deep
+
+
 def test_an_extra_column_and_wrong_schema_metadata_are_named(video):
     change_table(video, DATA, lambda table: table.append_column("reward", pa.array([0.5] * 72)))
     found = verify_dataset(video)

@@ -28,8 +28,8 @@ class Tables(Struct, frozen=True):
     """A dataset's lists, after the checks of its lists, rows and statistics.
 
     Attributes:
-        aggregated: features whose quantiles in ``stats.json`` are computed from the episodes' quantiles -> whether
-            that is certain.
+        aggregated: feature whose quantiles in ``stats.json`` are computed from the episodes' quantiles ->
+            whether that is certain.
     """
 
     layout: Layout

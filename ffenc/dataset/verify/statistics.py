@@ -272,16 +272,21 @@ class Statistics:
             "std": np.sqrt(square.mean(axis=1)),
         }
 
-    def aggregated(self) -> dict[str, bool]:
+    def aggregated(self, sums: Mapping[str, Sums]) -> dict[str, bool]:
         """Return the features whose quantiles in ``stats.json`` are computed from the episodes' quantiles.
 
         LeRobot 0.6 uses their mean, weighted by length; earlier versions used the least or the greatest.
+
+        Args:
+            sums: those of all rows; a column of numbers that some rows do not have is left out.
 
         Returns:
             Feature -> whether that is certain. The least or the greatest of the episodes' quantiles can also
             be that of all rows, as in a column of true and false.
         """
-        features = [*self._layout.numeric, *self._layout.images, *self._layout.videos]
+        rows = self._listing.length.sum()
+        numeric = (name for name in self._layout.numeric if name in sums and sums[name].count.sum() == rows)
+        features = [*numeric, *self._layout.images, *self._layout.videos]
         found = ((feature, self._is_aggregated(feature)) for feature in features)
         return {feature: certain for feature, certain in found if certain is not None}
 

@@ -72,10 +72,11 @@ class RowChecks:
         stats = Statistics(self._layout, self._listing, self._faults)
         if whole:
             stats.check_presence(self._not_finite)
-        whole = whole and episodes is None and all(readable) and not self._faulty.any() and len(files) > 0
+        listed = bool(self._listing.data) and all(self._listing.data)
+        whole = whole and listed and episodes is None and all(readable) and not self._faulty.any()
         stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
         stats.check_total(self._sums if whole else {})
-        return stats.aggregated() if whole else {}
+        return stats.aggregated(self._sums) if whole else {}
 
     def _file(self, place: str, episodes: Sequence[int], number: int) -> bool:
         """Check one file; return whether it could be read."""
