@@ -130,6 +130,8 @@ class FeatureMapping(Settings, frozen=True, kw_only=True):
             )
         if self.scale is not None and self.dtype in ("string", "bool"):
             raise SettingError(("scale",), f"does not apply to dtype {self.dtype}; leave it out")
+        if self.columns is not None and self.dtype == "string":
+            raise SettingError(("columns",), "does not apply to dtype string; leave it out")
         if self.interpolate and self.dtype is not None and not self.dtype.startswith("float"):
             raise SettingError(("interpolate",), f"gives fractions, but dtype is {self.dtype}")
 

@@ -33,7 +33,6 @@ from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import DatasetSource
-from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.plain import PlainSource
 from ffenc.dataset.sources.registry import open_source
@@ -160,7 +159,7 @@ def plan_reencode(
     if preset is not None:
         check_preset(robot, named)
     picked = choose(opened.episodes)
-    if isinstance(opened, ArraySource):
+    if isinstance(opened, PlainSource):
         opened.check(picked)
     stale = Stale()
     if isinstance(base, LeRobotV3 | LeRobotV21):

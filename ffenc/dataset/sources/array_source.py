@@ -21,10 +21,9 @@ from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.sources.array_parts import MOST_ROWS, Part
 from ffenc.dataset.sources.array_pixels import ArrayFrames, Pixels, pixels_of
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, times
-from ffenc.dataset.sources.mapped import mapped_values, text_of
+from ffenc.dataset.sources.mapped import check_finite, mapped_values, text_of
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.spelling import argument
 
 _MOST_NUMBERS = 1 << 30  # bytes of one feature of one episode
 
@@ -205,26 +204,12 @@ class ArraySource(PlainSource):
         return round(sum(stored[episode.index] * episode.length for episode in episodes))
 
     def check(self, episodes: Sequence[EpisodeRef]) -> None:
-        """Check the numbers of some episodes, so that an invalid one is found before encoding.
-
-        Raises:
-            SourceError: a number is not finite, or does not fit its feature's dtype; the text names the row.
-        """
         for episode in episodes:
             part = self._parts[episode.index]
             with part.file.open() as reader:
                 for name, feature in self._mapping.features.items():
                     values = self._values(name, feature, part, reader)
-                    if values.dtype.kind != "f" or np.isfinite(values).all():
-                        continue
-                    wide = values.reshape(len(values), -1)
-                    row, place = (int(n[0]) for n in np.nonzero(~np.isfinite(wide)))
-                    raise SourceError(
-                        f"number {place} of {name} is {wide[row, place]}",
-                        expected="a finite number",
-                        where=f"{part}: {', '.join(feature.paths)}, row {row}",
-                        fix=f"restore the file, or leave the episode out with {argument('episodes')}",
-                    )
+                    check_finite(name, values, f"{part}: {', '.join(feature.paths)}")
 
     def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
         part, columns = self._parts[episode.index], {}

@@ -10,6 +10,7 @@ import numpy as np
 from ffenc.config.mapping import FeatureMapping
 from ffenc.dataset.sources.arrays import Array
 from ffenc.errors import ConfigError, SourceError
+from ffenc.spelling import argument
 
 
 def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], where: str) -> Array:
@@ -28,7 +29,8 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
         SourceError: a number does not fit the feature's dtype; the text names the row.
         ConfigError: the selected columns do not exist.
     """
-    if feature.dtype == "string":
+    if feature.dtype == "string" or any(array.dtype.kind == "O" for array in arrays):
+        _check_text(name, feature)
         if len(arrays) > 1 or arrays[0].ndim > 1:
             raise ConfigError(
                 "several values a row, of dtype string", expected="a text a row", where=f"features.{name}"
@@ -58,6 +60,41 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
             f"choose another dtype for features.{name}"
         )
     return changed
+
+
+def _check_text(name: str, feature: FeatureMapping) -> None:
+    """Refuse settings that would have no effect on texts."""
+    if feature.dtype not in (None, "string"):
+        raise ConfigError(
+            f"features.{name}.dtype: is {feature.dtype}, but {', '.join(feature.paths)} holds texts; leave "
+            "it out"
+        )
+    for setting in ("columns", "scale", "interpolate"):
+        if setting in feature.given and getattr(feature, setting) not in (None, False):
+            raise ConfigError(f"features.{name}.{setting}: does not apply to texts; leave it out")
+
+
+def check_finite(name: str, values: Array, where: str) -> None:
+    """Refuse numbers that are not finite.
+
+    Args:
+        name: name of the feature.
+        values: shape ``(N,)`` or ``(N, D)``; texts are accepted.
+        where: description of the place, to which the row is added.
+
+    Raises:
+        SourceError: a number is NaN or infinite; the text names its row.
+    """
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    wide = values.reshape(len(values), -1)
+    row, place = (int(n[0]) for n in np.nonzero(~np.isfinite(wide)))
+    raise SourceError(
+        f"number {place} of {name} is {wide[row, place]}",
+        expected="a finite number",
+        where=f"{where}, row {row}",
+        fix=f"restore the file, or leave the episode out with {argument('episodes')}",
+    )
 
 
 def text_of(value: Any) -> str:

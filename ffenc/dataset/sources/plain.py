@@ -76,6 +76,13 @@ class PlainSource(ABC):
         """Return an episode's rows: feature -> Arrow array with one value per row, to be cast to its type."""
         return {}
 
+    def check(self, episodes: Sequence[EpisodeRef]) -> None:  # noqa: B027 - a tree of images has no numbers
+        """Check the numbers of some episodes, so that an invalid one is found before encoding.
+
+        Raises:
+            SourceError: a number is not finite, or does not fit its feature's dtype; the text names the row.
+        """
+
     def task_numbers(self, episode: EpisodeRef) -> npt.NDArray[np.int64]:
         """Return the task index of each row."""
         return np.zeros(episode.length, np.int64)

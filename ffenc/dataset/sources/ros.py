@@ -20,7 +20,7 @@ from ffenc.config.validation import field_names
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.model import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.sources.kind import Opening, SourceKind
-from ffenc.dataset.sources.mapped import mapped_values
+from ffenc.dataset.sources.mapped import check_finite, mapped_values
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_frames import MessageFrames, numbered
@@ -28,7 +28,7 @@ from ffenc.dataset.sources.ros_index import Index, episode_spans, indexed
 from ffenc.dataset.sources.ros_messages import Numbers
 from ffenc.dataset.sources.ros_rosbag2 import bags_of
 from ffenc.dataset.sources.ros_suggest import suggest
-from ffenc.dataset.sources.ros_time import Piece, Stream, on_grid
+from ffenc.dataset.sources.ros_time import Piece, Stream, check_clock, on_grid
 from ffenc.dataset.sources.ros_values import values_at
 from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
 from ffenc.errors import ConfigError, FfencWarning, SourceError
@@ -102,6 +102,7 @@ class RosSource(PlainSource):
         }
         self._first: dict[str, EncodedFrame] = {}
         self._packets: dict[tuple[Path, str], Packets] = {}
+        self._numbers: dict[tuple[str, str, str], Numbers] = {}
         self._takes: list[_Take] = []
         self._task_takes: list[npt.NDArray[np.int64]] = []
         texts: dict[str, int] = {}
@@ -131,6 +132,10 @@ class RosSource(PlainSource):
         self._packets |= {(bag.path, topic): packets for topic, packets in index.packets.items()}
         if bag.remark:
             warnings.warn(bag.remark, FfencWarning, stacklevel=4)
+        # A single text is the task of all rows, whenever it was sent.
+        single = self._mapping.task.path if self._mapping.task is not None else None
+        compared = [one for one in streams.values() if one.topic != single or len(one.received) > 1]
+        check_clock(compared, self._time.stamps, str(bag.path))
         spans = episode_spans(bag, streams, self._mapping.episodes, self._time.stamps)
         used = {name: streams[topic] for name, topic in self._topics().items()}
         for span in spans:
@@ -217,7 +222,10 @@ class RosSource(PlainSource):
     def _describe(self) -> dict[str, dict[str, Any]]:
         take = self._takes[0]
         first = replace(
-            take.piece, times=take.piece.times[:1], picks={k: v[:1] for k, v in take.piece.picks.items()}
+            take.piece,
+            times=take.piece.times[:1],
+            picks={k: v[:1] for k, v in take.piece.picks.items()},
+            repeated={},
         )
         described: dict[str, dict[str, Any]] = {}
         for name, values in self._values(replace(take, piece=first)).items():
@@ -270,6 +278,14 @@ class RosSource(PlainSource):
             total += stream.bytes * episode.length // max(1, len(stream.received))
         return total
 
+    def check(self, episodes: Sequence[EpisodeRef]) -> None:
+        for episode in episodes:
+            take = self._takes[episode.index]
+            for name, values in self._values(take).items():
+                feature = self._mapping.features.get(name)
+                topics = f": {', '.join(feature.paths)}" if feature is not None else ""
+                check_finite(name, values, f"{take.bag.path}{topics}, episode {episode.index}")
+
     def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
         values = self._values(self._takes[episode.index])
         return {name: column_of(own, self._features[name]) for name, own in values.items()}
@@ -300,6 +316,11 @@ class RosSource(PlainSource):
             **({"units": units} if units else {}),
         }
 
+    def _numbers_of(self, bag: Bag, name: str, path: str) -> Numbers:
+        """Return what extracts a feature's values; it compares the order of joints in all episodes."""
+        feature, kind = self._mapping.features[name], bag.topics[path].type
+        return self._numbers.setdefault((name, path, kind), Numbers(kind, feature.field, feature.names))
+
     def _values(self, take: _Take) -> dict[str, npt.NDArray[Any]]:
         """Return the features' values in an episode."""
         found: dict[str, npt.NDArray[Any]] = {}
@@ -309,8 +330,10 @@ class RosSource(PlainSource):
                     take.bag,
                     take.streams[path],
                     feature,
+                    numbers=self._numbers_of(take.bag, name, path),
                     picks=take.piece.picks[f"{name}\0{path}"],
                     times=take.piece.times,
+                    repeated=take.piece.repeated.get(f"{name}\0{path}", ()),
                     which=self._time.stamps,
                 )
                 for path in feature.paths

@@ -81,7 +81,8 @@ def numbered(
         received: time of recording of each message of the topic.
     """
     begin, number = None, 0
-    if bag.ordered and len(wanted):
+    # The files of a bag are read one after another, so the times may descend from one to the next.
+    if bag.ordered and len(wanted) and (np.diff(received) >= 0).all():
         begin = int(received[wanted[0]])
         number = int(np.searchsorted(received, begin, side="left"))
     take, last = set(wanted.tolist()), int(wanted[-1]) if len(wanted) else -1

@@ -184,7 +184,8 @@ class Numbers(Struct):
     Args:
         type: type of the messages.
         field: the field with the numbers; None: the usual one of the type.
-        names: names of joints; their values are returned in this order if messages name their joints.
+        names: names of joints; their values are returned in this order if messages name their joints. None:
+            the order of the messages, which has to be the same in all of them.
     """
 
     type: str
@@ -214,7 +215,10 @@ class Numbers(Struct):
         if isinstance(value, str):
             return value
         numbers = flat(value)
-        if self.names is None or not isinstance(joints, (list, tuple)) or not joints:
+        if not isinstance(joints, (list, tuple)) or not joints:
+            return numbers
+        if self.names is None:
+            self._check_order(list(joints), len(numbers), where)
             return numbers
         if len(joints) != len(numbers):
             raise SourceError(
@@ -226,6 +230,18 @@ class Numbers(Struct):
                 raise SourceError(f"{where}: has no joint {missing[0]!r}; it has {', '.join(joints)}")
             self._seen, self._places = list(joints), [joints.index(name) for name in self.names]
         return numbers[self._places]
+
+    def _check_order(self, joints: list[str], width: int, where: str) -> None:
+        """Reject numbers whose joints are in another order than those of the first message."""
+        if len(joints) != width:
+            return  # these names are not those of the numbers
+        if self._seen is None:
+            self._seen = joints
+        elif joints != self._seen:
+            raise SourceError(
+                f"{where}: its joints are {', '.join(joints)}; those of the first message are "
+                f"{', '.join(self._seen)}. Name the joints to take under names in the mapping"
+            )
 
     def _usual(self, message: Any) -> str:
         """Return the usual field with the numbers of such a message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +18,7 @@ Stamps = npt.NDArray[np.int64]
 
 _SECOND = 1_000_000_000
 _JUMP = 1.0  # seconds; a greater step back is a clock that was set, not a late message
+_SAME_CLOCK = 5.0  # seconds; two clocks of one machine, or synchronised ones, do not differ by as much
 _MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames per second
 
 
@@ -200,6 +201,31 @@ def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str
         f"{where}: {stream.topic}: its clock was set back by {-steps[place] / _SECOND:.3f} s before message "
         f"{numbers[place + 1]}; write stamps: received under time in the mapping"
     )
+
+
+def check_clock(streams: Collection[Stream], which: str, where: str) -> None:
+    """Refuse to compare time stamps of one clock with times of recording by another clock.
+
+    Args:
+        streams: all streams that are compared with each other.
+        which: time stamps to use, ``header`` or ``received``.
+        where: name of the recording, for errors.
+
+    Raises:
+        SourceError: some messages have no time stamps, and those of others differ from the times at which
+            they were recorded.
+    """
+    bare = [stream.topic for stream in streams if stream.header is None]
+    for stream in streams if which == "header" and bare else ():
+        if stream.header is None or not stream.header.any():
+            continue
+        late = float(np.median((stream.received - stream.header) / _SECOND))
+        if abs(late) > _SAME_CLOCK:
+            raise SourceError(
+                f"{where}: the time stamps of {stream.topic} differ by {abs(late):,.3f} s from the times of "
+                f"recording, so they cannot be compared with {bare[0]}, whose messages have no time "
+                "stamps; write stamps: received under time in the mapping"
+            )
 
 
 def nearest(stamps: Stamps, times: Stamps) -> tuple[npt.NDArray[np.int64], Stamps]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ def values_at(
     stream: Stream,
     feature: FeatureMapping,
     *,
+    numbers: Numbers,
     picks: npt.NDArray[np.int64],
     times: Stamps,
+    repeated: Sequence[int],
     which: str,
 ) -> npt.NDArray[Any]:
     """Return a topic's values for each frame.
@@ -30,8 +33,10 @@ def values_at(
         bag: the recording.
         stream: times of the topic.
         feature: its mapping.
+        numbers: extracts the values; the same one for all episodes.
         picks: index of the message nearest to each frame.
         times: times of the frames, in nanoseconds.
+        repeated: frames that repeat the previous message: it is not interpolated.
         which: time stamps to use, ``header`` or ``received``.
 
     Returns:
@@ -41,11 +46,11 @@ def values_at(
         SourceError: a message is damaged, lacks the field or a joint, or has another number of values.
     """
     where = f"{bag.path}: {stream.topic}"
-    numbers = Numbers(bag.topics[stream.topic].type, feature.field, feature.names)
     stamps = stream.stamps(which)
     others = picks
     if feature.interpolate:
         others = _other_side(stamps, times)
+        others[list(repeated)] = picks[list(repeated)]
     wanted = np.unique(np.concatenate([picks, others]))
     values: dict[int, Any] = {}
     for number, message in numbered(bag, stream.topic, wanted, stream.received):
@@ -66,7 +71,7 @@ def values_at(
     return near[:, 0] if near.shape[1] == 1 else near
 
 
-def _other_side(stamps: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _other_side(stamps: Stamps, times: Stamps) -> npt.NDArray[np.int64]:
     """Return for each time the message on the opposite side of the nearest one; at an end the nearest one."""
     order = np.argsort(stamps, kind="stable")
     near, _ = nearest(stamps[order], times)
