@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from ffenc.dataset.sources.array_parts import parts_of
 from ffenc.dataset.sources.array_source import ArraySource, check_mapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader
 from ffenc.dataset.sources.contents import Contents, Held, rate_of
-from ffenc.dataset.sources.kind import Opening, SourceKind
-from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.dataset.sources.kind import Opening, SourceKind, warn_of_left_out
+from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header
 from ffenc.paths import check_tree
@@ -54,7 +53,7 @@ def array_kind(
         found = files(path)
         mapping = opening.mapping or opening.usual_mapping or _known(path, found[0], what)
         check_mapping(mapping, several)
-        _say_what_is_left(path, found)
+        warn_of_left_out(_left_out(path, found))
         return ArraySource(
             path,
             parts_of(found, mapping),
@@ -92,14 +91,12 @@ def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
     return build_mapping(found.mapping)
 
 
-def _say_what_is_left(path: Path, files: Sequence[ArrayFile]) -> None:
+def _left_out(path: Path, files: Sequence[ArrayFile]) -> list[Path]:
+    """Return the files and folders in a folder that are not read."""
     if not path.is_dir() or files[0].path == path:
-        return
+        return []
     known = {file.path for file in files}
-    others = sorted(one for one in path.iterdir() if one not in known and one.name[0] != ".")
-    if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        warnings.warn(f"{others[0]}{more}: not included in the result", FfencWarning, stacklevel=3)
+    return sorted(one for one in path.iterdir() if one not in known and one.name[0] != ".")
 
 
 def suggest(reader: ArrayReader, what: str) -> Contents:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import OnGap, SourceMapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.contents import Contents
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, FfencWarning
 from ffenc.spelling import argument
 
 if TYPE_CHECKING:
@@ -89,3 +90,10 @@ class SourceKind(Struct, frozen=True):
     open: Callable[[Path, Opening], DatasetSource]
     takes: frozenset[str] = frozenset()
     look: Callable[[Path], Contents] | None = None
+
+
+def warn_of_left_out(others: Sequence[Path]) -> None:
+    """Warn of the files and folders of a source that are not read."""
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        warnings.warn(f"{others[0]}{more}: not included in the result", FfencWarning, stacklevel=4)

@@ -19,14 +19,14 @@ from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.config.validation import field_names
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.model import Camera, EpisodeRef, EpisodeVideo
-from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.dataset.sources.kind import Opening, SourceKind, warn_of_left_out
 from ffenc.dataset.sources.mapped import check_finite, mapped_values
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_frames import MessageFrames, numbered
 from ffenc.dataset.sources.ros_index import Index, episode_spans, indexed
 from ffenc.dataset.sources.ros_messages import Numbers
-from ffenc.dataset.sources.ros_rosbag2 import bags_of
+from ffenc.dataset.sources.ros_rosbag2 import bags_of, left_out
 from ffenc.dataset.sources.ros_suggest import suggest
 from ffenc.dataset.sources.ros_time import Piece, Stream, check_clock, on_grid
 from ffenc.dataset.sources.ros_values import values_at
@@ -379,9 +379,11 @@ def _open(path: Path, opening: Opening) -> RosSource:
             f"{path} is a ROS 2 bag: describe its {count} topics with "
             f"{argument('mapping', 'FILE')}. {call('inspect_source', path=path)} suggests one"
         )
+    bags = bags_of(path)
+    warn_of_left_out(left_out(path, bags))
     return RosSource(
         path,
-        bags_of(path),
+        bags,
         mapping,
         fps=opening.rate(path, KIND.what, mapping.fps),
         on_gap=opening.on_gap,

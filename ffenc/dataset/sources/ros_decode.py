@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.errors import ConfigError, SourceError
 
@@ -56,6 +57,28 @@ class Topic(Struct, frozen=True):
     schema_encoding: str
     encoding: str
     other: str = ""
+
+
+def merged_topics(topics: Iterable[Topic]) -> dict[str, Topic]:
+    """Return topics by name; those of several writers with the same name become one."""
+    found: dict[str, Topic] = {}
+    for topic in topics:
+        known = found.get(topic.name)
+        if known is not None:
+            same = _what(known) == _what(topic)
+            other = known.other if same else f"{topic.type or 'no type'} ({topic.encoding})"
+            topic = replace(known, count=known.count + topic.count, other=other)
+        found[topic.name] = topic
+    return dict(sorted(found.items()))
+
+
+def _what(topic: Topic) -> tuple[str, str, bytes]:
+    """Return what determines how a topic's messages are decoded; comments in the definition are removed."""
+    schema = topic.schema
+    if topic.schema_encoding == "ros2msg":
+        lines = (line.partition(b"#")[0].split() for line in schema.splitlines())
+        schema = b"\n".join(b" ".join(words) for words in lines if words)
+    return topic.type, topic.encoding, schema
 
 
 class Stamp(Struct, frozen=True):

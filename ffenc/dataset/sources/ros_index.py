@@ -104,6 +104,11 @@ class _Look(Struct, frozen=True):
                     continue
                 if camera.path == raw.topic and key not in first:
                     first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
+        for topic in sorted(wanted):
+            stated, read = bag.topics[topic].count, len(received[topic])
+            if read < stated:
+                text = f"{bag.path}: {topic}: {read:,} messages are in the bag, which states {stated:,}"
+                warnings.warn(text, FfencWarning, stacklevel=5)
         packets: dict[str, Packets] = {}
         streams = {
             topic: self._stream(bag, topic, received[topic], header[topic], size[topic], packets)

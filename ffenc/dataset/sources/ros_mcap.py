@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import IO, Any, cast
 
-from msgspec.structs import replace
-
 from ffenc.dataset.sources.ros_bag import Bag, Raw, words
-from ffenc.dataset.sources.ros_decode import Topic, missing
+from ffenc.dataset.sources.ros_decode import Topic, merged_topics, missing
 from ffenc.errors import SourceError
 from ffenc.paths import regular
 
@@ -229,26 +227,11 @@ def _has(chunk: Any, channels: Collection[int]) -> bool:
 def _topics(
     channels: Mapping[int, Any], schemas: Mapping[int, Any], counts: Mapping[int, int]
 ) -> dict[str, Topic]:
-    topics: dict[str, Topic] = {}
+    found = []
     for number, channel in channels.items():
         schema = schemas.get(channel.schema_id)
         name, text, kind = (
             (schema.name, schema.data, schema.encoding) if schema is not None else ("", b"", "")
         )
-        found = Topic(channel.topic, name, counts.get(number, 0), text, kind, channel.message_encoding)
-        known = topics.get(channel.topic)
-        if known is not None:  # a topic with several channels, from several writers
-            same = _what(known) == _what(found)
-            other = known.other if same else f"{name or 'no type'} ({channel.message_encoding})"
-            found = replace(known, count=known.count + found.count, other=other)
-        topics[channel.topic] = found
-    return dict(sorted(topics.items()))
-
-
-def _what(topic: Topic) -> tuple[str, str, bytes]:
-    """Return what determines how a topic's messages are decoded; comments in the definition are removed."""
-    schema = topic.schema
-    if topic.schema_encoding == "ros2msg":
-        lines = (line.partition(b"#")[0].split() for line in schema.splitlines())
-        schema = b"\n".join(b" ".join(words) for words in lines if words)
-    return topic.type, topic.encoding, schema
+        found.append(Topic(channel.topic, name, counts.get(number, 0), text, kind, channel.message_encoding))
+    return merged_topics(found)

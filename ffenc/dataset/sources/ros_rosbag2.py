@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from ffenc.dataset.sources.arrays import by_number
 from ffenc.dataset.sources.ros_bag import Bag, Raw, words
-from ffenc.dataset.sources.ros_decode import Topic, missing
+from ffenc.dataset.sources.ros_decode import Topic, merged_topics, missing
 from ffenc.dataset.sources.ros_mcap import MAGIC as MCAP_MAGIC
 from ffenc.dataset.sources.ros_mcap import McapBag
 from ffenc.errors import SourceError
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
+_METADATA = "metadata.yaml"
+_IN_URI = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
 
 
 class RosBag(Bag):
@@ -24,14 +28,27 @@ class RosBag(Bag):
     def files(self) -> list[Path]:
         if not self.path.is_dir():
             return [self.path]
-        return sorted(p for p in self.path.iterdir() if p.suffix in (".db3", ".mcap", ".yaml", ".zstd"))
+        named = self._named_files()
+        return sorted(p for p in self.path.iterdir() if p.name in named or p.name == _METADATA)
+
+    def _named_files(self) -> set[str]:
+        """Return the names of the files that the metadata lists; empty if it is damaged."""
+        import yaml  # noqa: PLC0415 - slow to load
+
+        try:
+            found = yaml.safe_load((self.path / _METADATA).read_text(encoding="utf-8"))
+            return {
+                PurePath(name).name for name in found["rosbag2_bagfile_information"]["relative_file_paths"]
+            }
+        except (yaml.YAMLError, OSError, ValueError, TypeError, KeyError):
+            return set()
 
     @cached_property
     def topics(self) -> dict[str, Topic]:
         kinds = {"MSG": "ros2msg", "IDL": "ros2idl"}
         with self._open() as reader:
-            return {
-                one.topic: Topic(
+            return merged_topics(
+                Topic(
                     one.topic,
                     one.msgtype,
                     one.msgcount,
@@ -39,8 +56,8 @@ class RosBag(Bag):
                     kinds.get(one.msgdef.format.name, ""),
                     one.ext.serialization_format,
                 )
-                for one in sorted(reader.connections, key=lambda one: str(one.topic))
-            }
+                for one in reader.connections
+            )
 
     def messages(self, topics: Collection[str], begin: int | None = None) -> Iterator[Raw]:
         with self._open() as reader:
@@ -55,6 +72,7 @@ class RosBag(Bag):
             from rosbags.rosbag2 import Reader  # noqa: PLC0415 - an extra
         except ImportError:
             raise missing(self.path) from None
+        self._check_databases()
         try:
             reader = Reader(self.path)
             reader.open()
@@ -64,6 +82,27 @@ class RosBag(Bag):
             yield reader
         finally:
             reader.close()
+
+    def _check_databases(self) -> None:
+        """Refuse databases of which rosbags would read nothing, or only a part.
+
+        It opens them by a URI, in which some characters have a meaning, and as files that cannot change, for
+        which SQLite ignores the journal beside them.
+        """
+        for file in self.files:
+            if file.suffix != ".db3":
+                continue
+            if found := _IN_URI.search(str(file)):
+                raise SourceError(
+                    f"{file}: cannot be opened, because its path contains {found[0]!r}; rename it"
+                )
+            for end in ("-wal", "-journal"):
+                journal = file.with_name(file.name + end)
+                if journal.is_file() and journal.stat().st_size:
+                    raise SourceError(
+                        f"{journal} contains messages that are not in {file.name} yet, as after a crash; "
+                        f"put them there: sqlite3 {file} 'PRAGMA journal_mode=DELETE'"
+                    )
 
 
 def bags_of(path: Path) -> list[Bag]:
@@ -78,7 +117,7 @@ def bags_of(path: Path) -> list[Bag]:
         files = sorted(path.glob("*.mcap"))
         # rosbags needs the index, which is missing after a crash; the MCAP library does not.
         return [McapBag(files[0])] if len(files) == 1 and not any(path.glob("*.db3")) else [RosBag(path)]
-    below = [one for one in sorted(path.iterdir()) if one.name[0] != "."]
+    below = [one for one in sorted(path.iterdir(), key=lambda one: by_number(one.name)) if one.name[0] != "."]
     found: list[Bag] = [
         RosBag(one) if any(one.glob("*.db3")) else bags_of(one)[0]
         for one in below
@@ -89,7 +128,21 @@ def bags_of(path: Path) -> list[Bag]:
     return found
 
 
+def left_out(path: Path, bags: Sequence[Bag]) -> list[Path]:
+    """Return the files and folders below a path that belong to none of its recordings."""
+    if not path.is_dir():
+        return []
+    read = {file for bag in bags for file in (*bag.files, bag.path, bag.path.parent)}
+    folders = dict.fromkeys([path, *(bag.path if bag.path.is_dir() else bag.path.parent for bag in bags)])
+    return [
+        one
+        for folder in folders
+        for one in sorted(folder.iterdir())
+        if one not in read and one.name[0] != "." and one.name != _METADATA
+    ]
+
+
 def _is_folder_of_bag(path: Path) -> bool:
-    return (path / "metadata.yaml").is_file() and any(
+    return (path / _METADATA).is_file() and any(
         one.suffix in (".db3", ".mcap", ".zstd") for one in path.iterdir()
     )
