@@ -67,6 +67,7 @@ class Codec(Struct, frozen=True):
         usual_presets: presets worth trying, the first one first; empty: the encoder's default.
         generic: generic options of FFmpeg that this encoder reads; None: unknown.
         ranges: sub-key of ``params`` -> least and greatest value that the library uses unchanged.
+        words: option or sub-key of ``params`` -> accepted words, if FFmpeg does not list them.
         reported: pattern of the ``key=value`` list that the library writes to its stream; its keys are those
             of ``params``, with ``_`` for ``-``.
         min_size, max_size: width and height of frames, in pixels.
@@ -105,6 +106,7 @@ class Codec(Struct, frozen=True):
     usual_presets: tuple[int | str, ...] = ()
     generic: frozenset[str] | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reported: str | None = None
     min_size: tuple[int, int] = (1, 1)
     max_size: tuple[int, int] = (65536, 65536)

@@ -307,7 +307,7 @@ def _merge_params(
             unused[said] = f"extra_options: {said} would have no effect, {setting}={in_force[setting]} is set"
             continue
         else:
-            _check_range(codec, name, said, value)
+            _check_value(codec, name, said, value)
             present[sub.strip()] = value
             ours[name] = sub.strip(), value
         used.append(part)
@@ -321,14 +321,27 @@ def _plain(sub_key: str) -> str:
     return sub_key.strip().lstrip("-").replace("_", "-").lower()
 
 
-def _check_range(codec: Codec, name: str, said: str, value: str) -> None:
+def _check_value(codec: Codec, name: str, said: str, value: str) -> None:
+    """Refuse a number that is out of a sub-key's range, and an unknown word."""
     try:
         number = float(value)
     except ValueError:
-        return  # a name or a list of numbers
+        _check_words(codec, name, said, value)
+        return
     low, high = codec.ranges.get(name, (-math.inf, math.inf))
     if not low <= number <= high:
         raise ConfigError(f"extra_options: {said} is out of range: {codec.encoder} takes {low} to {high}")
+
+
+def _check_words(codec: Codec, name: str, said: str, value: str) -> None:
+    """Refuse an unknown word; x264 accepts several, as in ``tune=film,zerolatency``."""
+    words = codec.words.get(name, ())
+    for word in filter(None, re.split(r"[,./+]", value)):
+        if words and word.lower() not in words and not word.isdecimal():
+            raise ConfigError(
+                f"extra_options: {said}: {word!r} is not one of the values of {codec.encoder}"
+                f"{accepted(word, words)}"
+            )
 
 
 def _render(value: Value | dict[str, Value]) -> Value:
@@ -385,6 +398,7 @@ def merged_options(
                 f"extra_options: {said} would have no effect, {name}={_render(ours)} is set{instead}"
             )
         else:
+            _check_words(codec, base, said, str(value))
             options[key] = value
             taken[base] = (key, value)
             extras[key] = value

@@ -64,6 +64,21 @@ FFV1_GENERIC = _ANY_GENERIC | frozenset(("g", "level", "slices"))
 # Values that the libraries use unchanged. x264 clips others without a message, x265 and SVT-AV1 refuse most
 # and map some. Sources: x264's validate_parameters, x265's x265_check_params, SVT-AV1's verify_settings.
 _SWITCH = (0, 1)
+
+# Accepted words of options that FFmpeg passes on as texts, and of sub-keys: x264_tune_names,
+# x264_motion_est_names, x265_param_default_preset and others, in any version.
+X264_WORDS = {
+    "tune": ("film", "animation", "grain", "stillimage", "psnr", "ssim", "fastdecode", "zerolatency"),
+    "profile": ("baseline", "main", "high", "high10", "high422", "high444"),
+    "me": ("dia", "hex", "umh", "esa", "tesa"),
+}
+X265_WORDS = {
+    "tune": (
+        *("psnr", "ssim", "grain", "animation", "vmaf"),
+        *("fastdecode", "fast-decode", "zerolatency", "zero-latency"),
+    ),
+    "me": ("dia", "hex", "umh", "star", "sea", "full"),
+}
 X264_RANGES: dict[str, tuple[float, float]] = {
     "bframes": (0, 16),
     "b-adapt": (0, 2),

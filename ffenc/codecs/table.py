@@ -23,8 +23,10 @@ from ffenc.codecs.params import (
     X26X_PARAMS,
     X264_GENERIC,
     X264_RANGES,
+    X264_WORDS,
     X265_GENERIC,
     X265_RANGES,
+    X265_WORDS,
 )
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
@@ -248,6 +250,7 @@ _ROWS = (
         usual_presets=("veryfast", "medium"),
         generic=X264_GENERIC,
         ranges=X264_RANGES,
+        words=X264_WORDS,
         reported=r"x264 - core .*? options: ([\x20-\x7e]*)",
         max_size=(16384, 16384),
         params_fields=X26X_PARAMS,
@@ -277,6 +280,7 @@ _ROWS = (
         usual_presets=("veryfast",),
         generic=X265_GENERIC,
         ranges=X265_RANGES,
+        words=X265_WORDS,
         reported=r"x265 \(build .*? options: ([\x20-\x7e]*)",
         min_size=(16, 16),
         params_fields=X26X_PARAMS,

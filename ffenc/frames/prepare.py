@@ -344,7 +344,13 @@ def _refuse_ignored(codec: Codec, log: Log) -> None:
         if found := _NOT_USED.search(line):
             raise ConfigError(f"extra option {found[1]!r} has no effect: {codec.encoder} does not take it")
         if codec.ignored is not None and (found := re.search(codec.ignored, line)):
-            raise ConfigError(f"extra_options: {codec.params}: {codec.encoder} says {found[0].strip()!r}")
+            said = found[0].strip()
+            limits = "".join(
+                f"; {name} is a number from {low:g} to {high:g}"
+                for name, (low, high) in codec.ranges.items()
+                if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said)
+            )
+            raise ConfigError(f"extra_options: {codec.params}: {codec.encoder} says {said!r}{limits}")
 
 
 def _refuse_changed(encoding: Encoding, said: str) -> None:

@@ -721,6 +721,11 @@ def test_auto_has_no_options_before_it_is_resolved():
             {"extra_options": {"svtav1-params": "film-grain=51"}},
             r"svtav1-params film-grain=51 is out of range: libsvtav1 takes 0 to 50",
         ),
+        ("h264", {"extra_options": {"tune": "flim"}}, r"tune=flim.*mean 'film'\? Accepted: film, animation"),
+        ("h264", {"extra_options": {"profile:v": "main8"}}, r"profile:v=main8: 'main8' is not one of"),
+        ("h264", {"extra_options": {"tune": "film,zerolat"}}, r"'zerolat' .*did you mean 'zerolatency'"),
+        ("hevc", {"extra_options": {"tune": "film"}}, r"values of libx265; accepted: psnr, ssim, grain"),
+        ("hevc", {"extra_options": {"x265-params": "me=hxe"}}, r"x265-params me=hxe.*Accepted: dia, hex"),
     ],
 )
 def test_a_value_that_the_encoder_would_clip_or_not_read_is_refused(vcodec, fields, text):

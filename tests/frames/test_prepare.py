@@ -6,9 +6,11 @@ import itertools
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import stat
+import subprocess
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -29,6 +31,8 @@ from ffenc import (
     VideoEncoderConfig,
     VideoWriter,
 )
+from ffenc.codecs.codec import Codec
+from ffenc.codecs.table import CODECS
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames import prepare as preparing
 from ffenc.frames.depth_loss import warn_of_loss
@@ -470,6 +474,7 @@ def test_a_sub_key_the_library_leaves_out_is_refused(
         ({"pix_fmt": "yuv444p"}, "libsvtav1 takes in this FFmpeg; accepted: yuv420p, yuv420p10le$"),
         ({"vcodec": "h264", "extra_options": {"qmin": -2}}, "qmin=-2 is out of range: .* from -1 to 69"),
         ({"vcodec": "h264", "extra_options": {"refs": "many"}}, "refs='many' is not a number"),
+        ({"extra_options": {"svtav1-params": "tune=flim"}}, "tune: flim.*; tune is a number from 0 to 5"),
     ],
 )
 def test_options_are_checked_against_what_the_encoder_publishes(
@@ -499,6 +504,21 @@ def test_what_the_encoder_would_not_use_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         prepared(VideoEncoderConfig(vcodec=vcodec, extra_options=extra), toolchain)
+
+
+@pytest.mark.parametrize("row", [row for row in CODECS.values() if row.words], ids=lambda row: row.name)
+def test_words_of_the_codec_table_are_those_that_the_library_accepts(row: Codec) -> None:
+    def fault(name: str, word: str) -> str | None:
+        option = (f"-{row.params}", f"me={word}") if name == "me" else (f"-{name}:v", word)
+        source = "-loglevel warning -f lavfi -i testsrc=size=64x64:duration=0.04 -pix_fmt yuv420p -c:v"
+        run = [newest_program("ffmpeg"), *source.split(), row.encoder, *option, "-f", "null", "-"]
+        log = subprocess.run(run, capture_output=True, text=True, check=False).stderr
+        found = re.search(r".*(?:Error|Invalid).*", log)
+        return found[0] if found else None
+
+    for name, words in row.words.items():
+        assert fault(name, "flim")
+        assert [fault(name, word) for word in words] == [None] * len(words)
 
 
 def test_what_ffmpeg_says_it_has_not_used_fails_the_trial(
