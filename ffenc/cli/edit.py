@@ -100,7 +100,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     "--episodes",
     type=EPISODES,
     metavar="0,2,5-9,20-",
-    help="Keep only these episodes; 20- means 20 to the last.",
+    help="Keep only these episodes, in the order of the source; 20- means 20 to the last.",
 )
 @click.option("--exclude-episodes", type=EXCLUDED, metavar="3,7", help="Leave out these episodes.")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")

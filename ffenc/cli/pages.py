@@ -29,7 +29,10 @@ def page_options(function: Function) -> Function:
             help="Write an HTML page with the first, middle and last frame of each episode and camera.",
         ),
         click.option(
-            "--episodes", type=EPISODES, metavar="0,2,5-9", help="With --report: show only these episodes."
+            "--episodes",
+            type=EPISODES,
+            metavar="0,2,5-9",
+            help="With --report: show only these episodes, in the order of the dataset.",
         ),
         click.option("--overwrite", is_flag=True, help="With --report: replace FILE if it exists."),
     ]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--episodes",
     type=EPISODES,
     metavar="0,2,5-9,20-",
-    help="Keep only these episodes, numbered from 0; 20- means 20 to the last.",
+    help="Keep only these episodes, in the order of the source; 20- means 20 to the last.",
 )
 @click.option(
     "--shard",

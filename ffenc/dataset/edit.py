@@ -179,7 +179,8 @@ def edit_dataset(
         source: a dataset of v3.0, v2.1 or v2.0.
         destination: the folder to write; must not exist, or be empty.
         edits: names, tasks and columns to change.
-        episodes: the episodes to keep: indices, or a text such as ``0-9,12,20-``; None: all.
+        episodes: the episodes to keep: indices, or a text such as ``0-9,12,20-``; None: all. In any case
+            they stay in the order of the source.
         exclude_episodes: the episodes to drop, in the same form.
         cameras: names of the cameras to keep; None: all but ``edits.drop_cameras``.
         transform: transform of all cameras.

@@ -278,7 +278,8 @@ def reencode_dataset(
             settings except for ``overrides``.
         overrides: see :func:`ffenc.load_preset`.
         cameras: the cameras to keep, with or without ``observation.images.``; None: all.
-        episodes: the episodes to keep: indices, or a text such as ``0,2,5-9,20-``; None: all.
+        episodes: the episodes to keep: indices, or a text such as ``0,2,5-9,20-``; None: all. In any case
+            they stay in the order of the source.
         shard: ``K/N``: of these episodes, the K-th of N consecutive shards with about the same number of
             frames; merged in order, the shards give the complete dataset.
         fps: frames per second of a source without a rate; None: the preset's. For a dataset, a lower rate, at
