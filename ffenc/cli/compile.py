@@ -16,7 +16,7 @@ from ffenc.cli.output import print_json
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.frames import FRAME_FORMATS, FrameFormat, is_depth
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
-from ffenc.config.matching import check_kinds, check_named
+from ffenc.config.matching import check_encoders, check_named
 from ffenc.config.preset import chosen_cameras, load_preset, preset_names
 from ffenc.errors import ConfigError
 from ffenc.words import count
@@ -78,7 +78,7 @@ def command(
     if not names:
         raise ConfigError(f"preset {preset} has no cameras", fix="add one under cameras: in the preset")
     check_named(overrides, robot.cameras, preset, set(robot.cameras) - set(names))
-    check_kinds(overrides, {name: robot.cameras[name].depth for name in names})
+    check_encoders(robot, overrides, names)
     if encoder is None and any(robot.cameras[n].encoder.vcodec == "auto" for n in names):
         output.note(f"vcodec=auto is compiled as {AUTO_FALLBACK}; --encoder selects another encoder")
     commands = preset_commands(robot, cameras=names, encoder=encoder, frames=frames)

@@ -145,14 +145,14 @@ def _check_cameras(
     preset: str | None, robot: RobotPreset, overrides: list[tuple[tuple[str, ...], Any]]
 ) -> None:
     """Reject a preset without cameras, and settings of a camera that the preset does not have."""
-    from ffenc.config.matching import check_kinds, check_named  # noqa: PLC0415
+    from ffenc.config.matching import check_encoders, check_named  # noqa: PLC0415
     from ffenc.config.preset import load_preset  # noqa: PLC0415
     from ffenc.errors import ConfigError  # noqa: PLC0415
 
     check_named(overrides, load_preset(preset).cameras, str(preset))
     if not robot.cameras:
         raise ConfigError(f"{preset} has no cameras")
-    check_kinds(overrides, {name: camera.depth for name, camera in robot.cameras.items()})
+    check_encoders(robot, overrides)
 
 
 def lossy_depth(verdict: PresetVerdict) -> list[str]:

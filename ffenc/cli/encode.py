@@ -89,7 +89,7 @@ def command(
       ffenc encode long.mp4 part.mp4 --start 12.5 --end 20
       ffenc encode wide.mp4 small.mp4 --crop 480x480+80+0 --resize 240x240
     """
-    from ffenc.config.matching import check_overrides, check_quantiser, named  # noqa: PLC0415 - quick --help
+    from ffenc.config.matching import check_overrides, check_quantisers, named  # noqa: PLC0415 - quick --help
     from ffenc.config.preset import camera_name, chosen_cameras, load_preset  # noqa: PLC0415
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
     from ffenc.errors import ConfigError  # noqa: PLC0415
@@ -130,7 +130,7 @@ def command(
             )
         config, transform = chosen.encoder, chosen.transform
     if plan.depth:
-        check_quantiser(config.pix_fmt, overrides, camera and camera_name(camera))
+        check_quantisers({camera_name(camera) if camera else "": config.pix_fmt}, overrides)
     threads = thread_setting(overrides, encoder_threads) or robot.encoder_threads
     with progress_bar("encoding", plan.frames) as on_frames:
         info = plan.run(config, encoder_threads=threads, transform=transform, on_frames=on_frames)

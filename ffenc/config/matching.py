@@ -87,25 +87,43 @@ def check_kinds(overrides: Overrides, cameras: Mapping[str, bool]) -> None:
         raise ConfigError(f"{named(key)} would have no effect: {of}")
 
 
-def check_quantiser(pix_fmt: str, overrides: Overrides, camera: str | None = None) -> None:
+def check_quantisers(formats: Mapping[str, str], overrides: Overrides) -> None:
     """Refuse settings of a quantiser for depth that is stored without one.
 
     Args:
-        pix_fmt: pixel format of a depth camera's video.
+        formats: short name of a depth camera -> pixel format of its video; frames without a name are "".
         overrides: (key path, value) pairs.
-        camera: the camera's short name, if it has one.
 
     Raises:
         ConfigError: a setting without effect; the text names it.
     """
-    if pix_fmt != "gray16le":
-        return
     for key, _ in overrides:
-        if key[-1] in DEPTH_FIELDS and key[:-1] in (("depth_encoder",), ("cameras", camera, "encoder")):
+        if key[-1] not in DEPTH_FIELDS:
+            continue
+        of = list(formats) if key[:-1] == ("depth_encoder",) else []
+        if key[0] == "cameras" and key[2:-1] == ("encoder",):
+            of = [name for name in formats if name == key[1]]
+        if of and all(formats[name] == "gray16le" for name in of):
             raise ConfigError(
-                f"{named(key)} would have no effect: {pix_fmt} stores depth as it is, in millimetres; leave "
+                f"{named(key)} would have no effect: gray16le stores depth as it is, in millimetres; leave "
                 "it out"
             )
+
+
+def check_encoders(preset: RobotPreset, overrides: Overrides, names: Collection[str] | None = None) -> None:
+    """Refuse settings of encoders that apply to no camera of a preset.
+
+    Args:
+        preset: the preset, with the overrides.
+        overrides: (key path, value) pairs.
+        names: the selected cameras; None: all.
+
+    Raises:
+        ConfigError: a setting without effect; the text names it.
+    """
+    cameras = {name: preset.cameras[name] for name in (preset.cameras if names is None else names)}
+    check_kinds(overrides, {name: camera.depth for name, camera in cameras.items()})
+    check_quantisers({n: camera.encoder.pix_fmt for n, camera in cameras.items() if camera.depth}, overrides)
 
 
 def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.mapping import OnGap, SourceMapping, load_mapping
-from ffenc.config.matching import check_overrides, check_preset, check_quantiser
+from ffenc.config.matching import check_overrides, check_preset, check_quantisers
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.dataset.camera_settings import (
@@ -174,14 +174,17 @@ def plan_reencode(
     chooser = Chooser(opened, candidates, threads)
     streams: list[Stream] = []
     wanted = {camera.key: robot.transform_for(camera.key) for camera in chosen}
+    changes = {camera.key: _changes(overrides, camera) for camera in chosen}
+    configs: dict[str, VideoEncoderConfig | None] = {}
     for camera in chosen:
-        changes = _changes(overrides, camera)
-        config: VideoEncoderConfig | None = robot.encoder_for(camera.key, depth=camera.depth)
-        if preset is None and "vcodec" not in changes and isinstance(camera.stored, StreamInfo):
+        configs[camera.key] = robot.encoder_for(camera.key, depth=camera.depth)
+        if preset is None and "vcodec" not in changes[camera.key] and isinstance(camera.stored, StreamInfo):
             # Default settings are for images; a video keeps the settings that are not overridden.
-            config = _kept(camera, changes)
-        if camera.depth and config is not None:
-            check_quantiser(config.pix_fmt, overrides, camera_name(camera.key))
+            configs[camera.key] = _kept(camera, changes[camera.key])
+    depth = {camera_name(c.key): one.pix_fmt for c in chosen if c.depth and (one := configs[c.key])}
+    check_quantisers(depth, overrides)
+    for camera in chosen:
+        config = configs[camera.key]
         known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
         known = known and camera.key not in stale.episodes
         size = opened.camera_bytes(camera.key, picked)
@@ -204,7 +207,7 @@ def plan_reencode(
                         source_bytes=size,
                         force=force,
                         asked=asked,
-                        keep=preset is None and not changes,
+                        keep=preset is None and not changes[camera.key],
                         transform=transform,
                     )
                 )

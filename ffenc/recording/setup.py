@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from ffenc.config.framerate import parse_fps
-from ffenc.config.matching import check_added, check_kinds, check_named, check_quantiser, named
+from ffenc.config.matching import check_added, check_encoders, check_named, named
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_name, load_preset
 from ffenc.config.source import CameraSource
@@ -161,11 +161,8 @@ def choose_cameras(
         raise ConfigError(
             f"{robot.name} has no cameras: add one with {argument('sources', {'front': '/dev/video0'})}"
         )
-    check_kinds(overrides, {name: camera.depth for name, camera in robot.cameras.items()})
+    check_encoders(robot, overrides)
     _check_video(robot, overrides)
-    for name, camera in robot.cameras.items():
-        if camera.depth:
-            check_quantiser(camera.encoder.pix_fmt, overrides, name)
     return Chosen(robot, lambda more: load_preset(preset, [*given, *more]))
 
 

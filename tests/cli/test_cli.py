@@ -140,6 +140,15 @@ def test_compile_says_what_auto_stands_for(ffenc):
     assert "auto" not in ffenc.done("compile", "reachy2", "--encoder", "h264").err
 
 
+def test_compile_refuses_settings_of_a_quantiser_of_depth_that_is_stored_without_one(ffenc, tmp_path):
+    robot = tmp_path / "deep.yaml"
+    robot.write_text("cameras: {deep: {depth: true, width: 64, height: 64}}")
+    exact = ("--depth_encoder.vcodec=ffv1", "--depth_encoder.pix_fmt=gray16le")
+    error = ffenc.refused("compile", robot, *exact, "--depth_encoder.depth_max=3")
+    assert "--depth_encoder.depth_max would have no effect: gray16le stores depth as it is" in error
+    assert "gray16le" in ffenc.done("compile", robot, *exact).out
+
+
 def test_compile_refuses_a_setting_without_effect_in_one_line(ffenc, robot):
     error = ffenc.refused("compile", robot, "--camera", "a", "--camera_encoder.extra_options={crf: 5}")
     assert error.endswith("extra_options: crf=5 would have no effect, crf=30 is set; set crf instead\n")

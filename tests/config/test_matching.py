@@ -4,7 +4,14 @@ import warnings
 
 import pytest
 
-from ffenc.config.matching import check_added, check_named, check_overrides, check_preset
+from ffenc.config.matching import (
+    check_added,
+    check_encoders,
+    check_named,
+    check_overrides,
+    check_preset,
+    check_quantisers,
+)
 from ffenc.config.preset import load_preset
 from ffenc.errors import ConfigError, FfencWarning
 
@@ -51,3 +58,24 @@ def test_a_camera_more_is_no_slip_in_the_name_of_another():
         check_added("frnt", ["front", "wrist"], "so101")
     with pytest.raises(ConfigError, match=r"cameras\.frnt\.width: so101 has no camera 'frnt'; did you mean"):
         check_named([(("cameras", "frnt", "width"), 1)], ["front", "wrist"], "so101")
+
+
+def test_settings_of_a_quantiser_that_no_selected_camera_has_are_refused(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text("""
+cameras:
+  near: {depth: true}
+  far: {depth: true, encoder: {vcodec: ffv1, pix_fmt: gray16le}}
+""")
+    of_all, of_near, of_far = (
+        [((*where, "depth_max"), 3)]
+        for where in (("depth_encoder",), ("cameras", "near", "encoder"), ("cameras", "far", "encoder"))
+    )
+    robot = load_preset(path, of_all)
+    check_encoders(robot, of_all)  # it applies to one of them
+    check_encoders(robot, of_near)
+    for overrides, names in ((of_far, None), (of_all, ["far"])):
+        with pytest.raises(ConfigError, match="depth_max would have no effect: gray16le stores depth as it"):
+            check_encoders(robot, overrides, names)
+    with pytest.raises(ConfigError, match=r"depth_encoder\.depth_max would have no effect: gray16le"):
+        check_quantisers({"": "gray16le"}, of_all)

@@ -436,7 +436,8 @@ def test_a_destination_that_is_taken_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_loaded_preset_can_be_given(tmp_path: Path) -> None:
-    preset = load_preset("aloha_sim", [(("camera_encoder", "vcodec"), "h264")])
+    """Also one with which images were recorded: its encoder settings are for now."""
+    preset = load_preset("aloha_sim", [(("camera_encoder", "vcodec"), "h264"), (("video",), False)])
     summary = reencode_dataset(DATASET, tmp_path / "out", preset=preset, cameras=["angle"])
     assert summary.cameras[ANGLE]["codec"] == "h264"
 
