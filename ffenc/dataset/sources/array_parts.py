@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from ffenc.config.mapping import SourceMapping
-from ffenc.dataset.sources.arrays import ArrayFile, ArrayReader
+from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader
 from ffenc.errors import FfencWarning, SourceError
 
 MOST_ROWS = 10_000_000  # of an episode, and of an array with the ends of episodes
@@ -60,6 +60,23 @@ def parts_of(files: Sequence[ArrayFile], mapping: SourceMapping) -> list[Part]:
     return parts
 
 
+def warn_of_missing_chunks(info: ArrayInfo, reader: ArrayReader, what: str, *, stacklevel: int) -> None:
+    """Warn of the chunks of an array that are not stored, whose values are the fill value.
+
+    Args:
+        info: the array.
+        reader: the open file.
+        what: what has the fill value, for the message.
+        stacklevel: as for ``warnings.warn``.
+    """
+    if missing := reader.missing_chunks(info.path):
+        warnings.warn(
+            f"{reader.path}: {info.path}: {missing:,} chunks are not in the file; their {what}",
+            FfencWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
 def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> list[Part]:
     """Return the episodes that are ranges of rows."""
     episodes = mapping.episodes
@@ -75,6 +92,7 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
     what, kinds = wanted[name]
     if len(info.shape) != 1 or info.dtype.kind not in kinds or not 0 < info.rows <= MOST_ROWS:
         raise SourceError(f"{where} is {info}", expected=f"{what}")
+    warn_of_missing_chunks(info, reader, "values are the fill value (0 by default)", stacklevel=3)
     values = reader.read(info.path, 0, info.rows)
     if name == "ends":
         stops = values.astype(np.int64)
@@ -95,13 +113,16 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
             f"{where}: episode {number} ends at row {stops[number]}, but begins at row "
             f"{starts[number]}; the ends have to ascend"
         )
-    first = next(iter(mapping.cameras.values()))
-    rows = reader.array(first.path.strip("/")).rows
-    beyond = rows - int(stops[-1])
-    if beyond > 0:
+    paths = [camera.path for camera in mapping.cameras.values()]
+    paths += [path for feature in mapping.features.values() for path in feature.paths]
+    rows = {path: reader.array(path.strip("/")).rows - int(stops[-1]) for path in paths}
+    beyond = {path: count for path, count in rows.items() if count > 0}
+    if beyond:
+        alike = len(beyond) == len(rows) and len(set(beyond.values())) == 1
+        each = [f"{count:,} rows of {path}" for path, count in beyond.items()]
+        what = f"{max(beyond.values()):,} rows" if alike else ", ".join(each)
         warnings.warn(
-            f"{file.path}: {beyond:,} rows after the end of the last episode are in no episode, "
-            "and are left out",
+            f"{file.path}: {what} after the end of the last episode are in no episode, and are left out",
             FfencWarning,
             stacklevel=3,
         )

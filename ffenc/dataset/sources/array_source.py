@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -18,12 +17,12 @@ from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, T
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.sources.array_parts import MOST_ROWS, Part
+from ffenc.dataset.sources.array_parts import MOST_ROWS, Part, warn_of_missing_chunks
 from ffenc.dataset.sources.array_pixels import ArrayFrames, Pixels, pixels_of
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, times
 from ffenc.dataset.sources.mapped import check_finite, mapped_values, text_of
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
-from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.errors import ConfigError, SourceError
 
 _MOST_NUMBERS = 1 << 30  # bytes of one feature of one episode
 
@@ -67,12 +66,13 @@ class ArraySource(PlainSource):
         self._first: dict[str, ArrayInfo] = {}
         self._whole: set[tuple[str, ArrayFile]] = set()
         self._stored: dict[str, list[float]] = {key: [] for key in keys}
+        ends = mapping.episodes is not None and mapping.episodes.groups is None
+        said = mapping.task if task is None else None
         for file, some in groupby(parts, key=lambda part: part.file):
             with file.open() as reader:
-                for part in some:
-                    whole = self._checked(part, reader)
-                    self._parts.append(whole)
-                    texts.append(_task_texts(whole, reader, mapping.task if task is None else None))
+                whole = [self._checked(part, reader) for part in some]
+                self._parts += whole
+                texts += [_task_texts(whole, n, reader, said, ends=ends) for n in range(len(whole))]
         numbers = {text: number for number, text in enumerate(dict.fromkeys(t for own in texts for t in own))}
         self._tasks_of = [np.array([numbers[text] for text in own], np.int64) for own in texts]
         super().__init__(
@@ -91,24 +91,17 @@ class ArraySource(PlainSource):
         """Check an episode's arrays, and return the episode with its length."""
         length = part.length
         first: str | None = None
-        whole = self._whole
         for key, camera in self._keys.items():
             info = reader.array(part.place(camera.path))
             self._look_at_camera(key, camera, part, info, reader)
-            if (info.path, part.file) not in whole and (missing := reader.missing_chunks(info.path)):
-                warnings.warn(
-                    f"{part.file.path}: {info.path}: {missing:,} chunks are not in the file; "
-                    "their frames have the fill value (black by default)",
-                    FfencWarning,
-                    stacklevel=4,
-                )
-            whole.add((info.path, part.file))
+            self._look_for_chunks(part, info, reader, "frames have the fill value (black by default)")
             self._stored[key].append(info.bytes / max(1, info.rows))
             length, first = _same_length(part, length, first, info)
         for name, feature in self._mapping.features.items():
             for path in feature.paths:
                 info = reader.array(part.place(path))
                 self._look_at_feature(name, path, feature, part, info)
+                self._look_for_chunks(part, info, reader, "rows have the fill value (0 by default)")
                 length, first = _same_length(part, length, first, info)
             if feature.flatten and all(len(self._shapes[f"{name}\0{path}"]) < 2 for path in feature.paths):
                 raise ConfigError(
@@ -120,6 +113,13 @@ class ArraySource(PlainSource):
         if length > MOST_ROWS:
             raise SourceError(f"{part}: has {length:,} rows; at most {MOST_ROWS:,} per episode are read")
         return Part(part.file, part.group, part.first, length)
+
+    def _look_for_chunks(self, part: Part, info: ArrayInfo, reader: ArrayReader, what: str) -> None:
+        """Warn once of the chunks of an array that are not stored."""
+        if (info.path, part.file) in self._whole:
+            return
+        self._whole.add((info.path, part.file))
+        warn_of_missing_chunks(info, reader, what, stacklevel=5)
 
     def _look_at_camera(
         self, key: str, camera: CameraMapping, part: Part, info: ArrayInfo, reader: ArrayReader
@@ -283,8 +283,19 @@ def _same_length(part: Part, length: int, first: str | None, info: ArrayInfo) ->
     return length, first
 
 
-def _task_texts(part: Part, reader: ArrayReader, task: TaskMapping | None) -> list[str]:
-    """Return the text of an episode's task, or of each row's task."""
+def _task_texts(
+    parts: Sequence[Part], number: int, reader: ArrayReader, task: TaskMapping | None, *, ends: bool
+) -> list[str]:
+    """Return the text of an episode's task, or of each row's task.
+
+    Args:
+        parts: all episodes of the file.
+        number: index of the episode.
+        reader: the open file.
+        task: where the text is; None: nowhere.
+        ends: the episodes are ranges of rows of the same arrays.
+    """
+    part = parts[number]
     if task is None:
         return []
     if task.text is not None:
@@ -293,14 +304,25 @@ def _task_texts(part: Part, reader: ArrayReader, task: TaskMapping | None) -> li
         for place in dict.fromkeys((part.group, "")):
             found = reader.attributes(place).get(task.attribute)
             if found is not None:
-                return [text_of(found)]
+                return [text_of(found, f"{part}: attribute {task.attribute}")]
         raise SourceError(f"{part}: has no attribute {task.attribute!r}, which task.attribute names")
     assert task.path is not None
     info = reader.array(part.place(task.path))
-    if not info.text and info.dtype != np.uint8:
+    if not info.text and not (info.dtype == np.uint8 and len(info.shape) == 2):
         raise ConfigError(f"task.path: {info.path} is {info}", expected="texts")
     if info.rows <= 1:
-        return [text_of(value) for value in reader.read(info.path, 0, 1)[:1]]
-    if info.rows < part.first + part.length:
-        raise SourceError(f"{part}: {info.path} has {info.rows} texts, the episode {part.length} rows")
-    return [text_of(v) for v in reader.read(info.path, part.first, part.first + part.length)]
+        return [text_of(value, f"{part}: {info.path}") for value in reader.read(info.path, 0, 1)[:1]]
+    if not part.group and info.rows == len(parts):  # a text for each of the file's episodes
+        texts = reader.read(info.path, number, number + 1)
+        return [text_of(texts[0], f"{part}: {info.path}, row {number}")]
+    end = part.first + part.length
+    rows = end if part.group else parts[-1].first + parts[-1].length
+    if info.rows < rows or (info.rows > rows and not ends):  # rows after the last end are in no episode
+        each = "one for all rows" if part.group or not ends else f"{len(parts):,}, one for each episode"
+        raise SourceError(
+            f"has {info.rows:,} texts",
+            expected=f"{each}, or {rows:,}, one for each row",
+            where=f"{part}: {info.path}",
+        )
+    texts = reader.read(info.path, part.first, end)
+    return [text_of(text, f"{part}: {info.path}, row {part.first + i}") for i, text in enumerate(texts)]

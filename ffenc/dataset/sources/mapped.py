@@ -35,7 +35,10 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
             raise ConfigError(
                 "several values a row, of dtype string", expected="a text a row", where=f"features.{name}"
             )
-        return np.array([text_of(value) for value in arrays[0]], object)
+        places = (f"{where}: {feature.paths[0]}, row {row}" for row in range(len(arrays[0])))
+        return np.array(
+            [text_of(value, place) for value, place in zip(arrays[0], places, strict=True)], object
+        )
     several = [array[:, None] if array.ndim == 1 else array for array in arrays]
     values = arrays[0] if len(arrays) == 1 else np.concatenate(several, 1)
     if feature.columns is not None:
@@ -97,10 +100,25 @@ def check_finite(name: str, values: Array, where: str) -> None:
     )
 
 
-def text_of(value: Any) -> str:
-    """Return a text of a file, which can be stored as bytes or str."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "ui":
+def text_of(value: Any, where: str) -> str:
+    """Return a text of a file, which can be stored as bytes or str, or as an array of one of them.
+
+    Args:
+        value: the value as read.
+        where: description of the place, for errors.
+
+    Raises:
+        SourceError: it is several values, or not UTF-8.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind == "u":
         value = value.tobytes()
-    if isinstance(value, bytes):
-        return value.rstrip(b"\0").decode("utf-8", "replace")
-    return str(value)
+    elif isinstance(value, (np.ndarray, list, tuple)):
+        if np.size(value) != 1:
+            raise SourceError(f"{where}: has {np.size(value)} values", expected="a single text")
+        value = np.asarray(value, object).reshape(-1)[0]
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.rstrip(b"\0").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{where}: {value[:40]!r} is not a text in UTF-8: {error.reason}") from None

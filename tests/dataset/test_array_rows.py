@@ -1,0 +1,118 @@
+"""Rows of arrays: missing chunks, rows after the last episode, texts of tasks."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from ffenc import ConfigError, FfencWarning, SourceError
+from ffenc.config.mapping import build_mapping
+from ffenc.dataset.source import DatasetSource
+from ffenc.dataset.sources.kind import Opening
+from ffenc.dataset.sources.registry import open_source
+
+ROWS = 20
+
+
+def opened(path: Path, **sections: Any) -> DatasetSource:
+    values = {"fps": 10, "cameras": {"top": {"path": "top", "channels": "rgb"}}, **sections}
+    return open_source(path, Opening(mapping=build_mapping(values)))
+
+
+def written(path: Path, attributes: dict[str, Any] | None = None, **arrays: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        file["top"] = np.zeros((ROWS, 64, 64, 3), np.uint8)
+        for name, values in arrays.items():
+            file[name] = values
+        file.attrs.update(attributes or {})
+    return path
+
+
+def texts(source: DatasetSource) -> list[str]:
+    """The task of each row."""
+    return [
+        one.tasks[0 if one.row_tasks is None else int(one.row_tasks[row])]
+        for one in source.read(source.episodes)
+        for row in range(one.length)
+    ]
+
+
+@pytest.mark.parametrize("array", ["top", "action", "done"])
+def test_a_missing_chunk_of_any_array_is_reported(tmp_path: Path, array: str) -> None:
+    store = zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=2)
+    for name, values in (
+        ("top", np.ones((ROWS, 64, 64, 3), np.uint8)),
+        ("action", np.arange(ROWS) + 1.0),
+        ("done", np.arange(ROWS) % 5 == 4),
+    ):
+        store.create_array(name, data=values, chunks=(5, *values.shape[1:]))
+    sections: dict[str, Any] = {"features": {"action": {"path": "action"}}, "episodes": {"last": "done"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened(tmp_path / "a.zarr", **sections)
+    (chunk,) = (tmp_path / "a.zarr" / array).glob("2*")
+    chunk.unlink()
+    with pytest.warns(FfencWarning, match=rf"a\.zarr: {array}: 1 chunks are not in the file; their"):
+        opened(tmp_path / "a.zarr", **sections)
+
+
+@pytest.mark.parametrize(("more", "said"), [(0, "3 rows"), (2, "3 rows of top, 5 rows of action")])
+def test_rows_after_the_last_episode_are_reported_for_every_array(
+    tmp_path: Path, more: int, said: str
+) -> None:
+    path = written(tmp_path / "a.h5", ends=[10, 17], action=np.arange(ROWS + more) * 1.0)
+    sections: dict[str, Any] = {"features": {"action": {"path": "action"}}, "episodes": {"ends": "ends"}}
+    with pytest.warns(FfencWarning, match=rf"a\.h5: {said}.* after the end of the last episode"):
+        source = opened(path, **sections)
+    assert [one.length for one in source.episodes] == [10, 7]
+
+
+def test_a_task_has_a_text_for_each_row_or_for_each_episode(tmp_path: Path) -> None:
+    task = {"task": {"path": "said"}}
+    ends = {"episodes": {"ends": "ends"}, **task}
+    each = written(tmp_path / "each.h5", ends=[8, ROWS], said=["one", "two"])
+    assert texts(opened(each, **ends)) == ["one"] * 8 + ["two"] * 12
+    row = written(tmp_path / "row.h5", ends=[8, ROWS], said=[f"text {i // 5}" for i in range(ROWS)])
+    wanted = [f"text {i // 5}" for i in range(ROWS)]
+    assert texts(opened(row, **ends)) == texts(opened(row, **task)) == wanted
+    for count in (3, ROWS - 1):
+        wrong = written(tmp_path / f"{count}.h5", ends=[8, ROWS], said=["a"] * count)
+        with pytest.raises(SourceError, match=f"said: has {count} texts; expected 2, one for each episode, "):
+            opened(wrong, **ends)
+    longer = written(tmp_path / "longer.h5", said=["a"] * (ROWS + 1))
+    with pytest.raises(SourceError, match="said: has 21 texts; expected one for all rows, or 20, one for"):
+        opened(longer, **task)
+
+
+def test_an_attribute_with_a_text_may_be_a_list_of_one(tmp_path: Path) -> None:
+    given = {
+        "text": "lift",
+        "list": ["lift"],
+        "bytes": np.bytes_("hochheben: grün".encode()),
+        "two": ["lift", "drop"],
+        "latin": np.bytes_("grün".encode("latin-1")),
+    }
+    path = written(tmp_path / "a.h5", given)
+
+    def tasks(name: str) -> list[str]:
+        return list(opened(path, task={"attribute": name}).tasks())
+
+    assert (tasks("text"), tasks("list"), tasks("bytes")) == (["lift"], ["lift"], ["hochheben: grün"])
+    with pytest.raises(SourceError, match="attribute two: has 2 values; expected a single text"):
+        tasks("two")
+    with pytest.raises(SourceError, match="attribute latin: .* is not a text in UTF-8"):
+        tasks("latin")
+
+
+def test_texts_in_one_dimension_of_numbers_and_columns_of_texts_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.h5", said=np.frombuffer(b"lift it", np.uint8), words=["a"] * ROWS)
+    with pytest.raises(ConfigError, match=r"task\.path: said is uint8 7; expected texts"):
+        opened(path, task={"path": "said"})
+    with pytest.raises(ConfigError, match="columns: does not apply to dtype string"):
+        opened(path, features={"words": {"path": "words", "dtype": "string", "columns": [0]}})
