@@ -1,4 +1,4 @@
-"""Rows of arrays: missing chunks, rows after the last episode, texts of tasks."""
+"""Rows of arrays: pixels of floats, missing chunks, rows after the last episode, texts of tasks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ffenc.config.mapping import build_mapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
+from ffenc.frames.depth_images import read_depth
 
 ROWS = 20
 
@@ -116,3 +117,36 @@ def test_texts_in_one_dimension_of_numbers_and_columns_of_texts_are_refused(tmp_
         opened(path, task={"path": "said"})
     with pytest.raises(ConfigError, match="columns: does not apply to dtype string"):
         opened(path, features={"words": {"path": "words", "dtype": "string", "columns": [0]}})
+
+
+@pytest.mark.parametrize(
+    ("values", "white", "said"),
+    [
+        ((-1.0, 1.0), 1, r"from -1 to 1; expected 0 \(black\) to 1 \(white\)"),
+        ((0.0, 255.0), 1, r"from 0 to 255; expected 0 \(black\) to 1 \(white\)"),
+        ((0.0, np.nan), 255, r"that are not numbers \(NaN\); expected 0 \(black\) to 255 \(white\)"),
+        ((0.0, np.inf), 255, "from 0 to inf; expected"),
+    ],
+)
+def test_pixels_that_are_not_between_black_and_white_are_refused(
+    tmp_path: Path, values: tuple[float, float], white: float, said: str
+) -> None:
+    pixels = np.full((ROWS, 64, 64, 3), 0.5 * white, np.float32)
+    pixels[3, 0, 0] = (-0.1 * white, 1.1 * white, 0)  # as a resize filter overshoots
+    camera = {"top": {"path": "float", "channels": "rgb", "white": white}}
+    source = opened(written(tmp_path / "a.h5", float=pixels), cameras=camera)
+    frames = list(source.frames("observation.images.top", source.episodes[0]))
+    assert [*frames[3].data[:6]] == [0, 255, 0, 128, 128, 128]
+    pixels[7, 0, 0, :2] = values
+    source = opened(written(tmp_path / "a.h5", float=pixels), cameras=camera)
+    with pytest.raises(SourceError, match=rf"a\.h5: float, row 7: has pixels {said}"):
+        list(source.frames("observation.images.top", source.episodes[0]))
+
+
+def test_depth_beyond_single_precision_is_infinitely_far(tmp_path: Path) -> None:
+    depth = np.full((ROWS, 64, 96), 0.5)
+    depth[0, 0, 0] = 1e300
+    camera = {"top": {"path": "depth", "depth": True}}
+    source = opened(written(tmp_path / "a.h5", depth=depth), cameras=camera)
+    first = next(iter(source.frames("observation.images.top", source.episodes[0])))
+    assert read_depth(first)[0, :2].tolist() == [np.inf, 0.5]

@@ -21,6 +21,7 @@ from ffenc.spelling import call
 
 _AT_ONCE = 8 << 20  # bytes of images that are read at once, unless chunks are larger
 _MOST_AT_ONCE = 256 << 20  # bytes of a chunk, which is decompressed as a whole
+_OVERSHOOT = 0.25  # of white; pixels that a resize filter has made darker than black or brighter than white
 _ORDERS = {"rgb": "rgb24", "bgr": "bgr24", "rgba": "rgba", "bgra": "bgra", "gray": "gray"}
 _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1}
 _DEPTH_KINDS = ("uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
@@ -50,14 +51,32 @@ class Pixels(Struct, frozen=True):
         block = np.moveaxis(block, 1, -1) if self.chw else block
         if header.depth:
             block = block.reshape(len(block), header.height, header.width)
-            block = block.astype(np.float32) if block.dtype.kind == "f" else block
+            with np.errstate(over="ignore"):  # what does not fit is infinitely far
+                block = block.astype(np.float32) if block.dtype.kind == "f" else block
             for name, row in zip(names, block, strict=True):
                 yield EncodedFrame(name, tiff_of(row))
             return
         if self.white is not None:
+            _check_white(block, self.white, names)
             block = np.rint(np.clip(block * (255 / self.white), 0, 255)).astype(np.uint8)
         for name, row in zip(names, block, strict=True):
             yield EncodedFrame(name, row.tobytes(), raw=header)
+
+
+def _check_white(block: Array, white: float, names: Sequence[str]) -> None:
+    """Refuse pixels that are not between black and white, apart from the overshoot of a resize filter.
+
+    Raises:
+        SourceError: a pixel is far outside, or not a number; the text names the frame.
+    """
+    low, high = block.min(), block.max()
+    if low >= -_OVERSHOOT * white and high <= (1 + _OVERSHOOT) * white:
+        return
+    for name, row in zip(names, block, strict=True):
+        low, high = float(row.min()), float(row.max())
+        if not (low >= -_OVERSHOOT * white and high <= (1 + _OVERSHOOT) * white):
+            found = "that are not numbers (NaN)" if np.isnan(low) else f"from {low:g} to {high:g}"
+            raise SourceError(f"has pixels {found}", expected=f"0 (black) to {white:g} (white)", where=name)
 
 
 class ArrayFrames:
