@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,22 @@ def test_a_number_that_is_not_finite_is_found_before_anything_is_encoded(tmp_pat
     with pytest.raises(SourceError, match=r"a\.mcap: /joints, episode 0, row 3: number 0 of state is nan"):
         plan_reencode(tmp_path / "a.mcap", tmp_path / "out", mapping=mapping)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.mcap"]
+
+
+@pytest.mark.parametrize(("back", "said"), [(2, False), (6, True)])
+def test_a_clock_that_is_set_back_by_less_than_a_second_is_reported(
+    tmp_path: Path, back: int, said: bool
+) -> None:
+    gray = np.zeros((64, 64, 3), np.uint8)
+    given = [
+        ("/cam", BEGIN + i * STEP, MAKE.image(BEGIN + (i if i < 10 else i - back) * STEP, gray + i, "rgb8"))
+        for i in range(FRAMES)
+    ]
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        opened(tmp_path / "a.mcap", given, {})
+        opened(tmp_path / "b.mcap", given, {"time": {"stamps": "received"}})
+    wanted = (
+        "/cam: the time stamps go back by 0.500 s at message 10, and 6 messages have times of earlier ones"
+    )
+    assert [wanted in str(one.message) for one in found] == [True] * said

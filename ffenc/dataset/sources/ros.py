@@ -28,7 +28,7 @@ from ffenc.dataset.sources.ros_index import Index, episode_spans, indexed
 from ffenc.dataset.sources.ros_messages import Numbers
 from ffenc.dataset.sources.ros_rosbag2 import bags_of, left_out
 from ffenc.dataset.sources.ros_suggest import suggest
-from ffenc.dataset.sources.ros_time import Piece, Stream, check_clock, on_grid
+from ffenc.dataset.sources.ros_time import Piece, Stream, check_clock, on_grid, set_back
 from ffenc.dataset.sources.ros_values import values_at
 from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
 from ffenc.errors import ConfigError, FfencWarning, SourceError
@@ -136,6 +136,9 @@ class RosSource(PlainSource):
         single = self._mapping.task.path if self._mapping.task is not None else None
         compared = [one for one in streams.values() if one.topic != single or len(one.received) > 1]
         check_clock(compared, self._time.stamps, str(bag.path))
+        for topic in dict.fromkeys(self._topics().values()):
+            if text := set_back(streams[topic], self._time.stamps):
+                warnings.warn(f"{bag.path}: {text}", FfencWarning, stacklevel=4)
         spans = episode_spans(bag, streams, self._mapping.episodes, self._time.stamps)
         used = {name: streams[topic] for name, topic in self._topics().items()}
         for span in spans:

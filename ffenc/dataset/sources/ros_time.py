@@ -18,6 +18,7 @@ Stamps = npt.NDArray[np.int64]
 
 _SECOND = 1_000_000_000
 _JUMP = 1.0  # seconds; a greater step back is a clock that was set, not a late message
+_MANY = 5  # successive messages behind an earlier one: more than are late, unless a clock was set back
 _SAME_CLOCK = 5.0  # seconds; two clocks of one machine, or synchronised ones, do not differ by as much
 _MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames per second
 
@@ -200,6 +201,32 @@ def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str
     raise SourceError(
         f"{where}: {stream.topic}: its clock was set back by {-steps[place] / _SECOND:.3f} s before message "
         f"{numbers[place + 1]}; write stamps: received under time in the mapping"
+    )
+
+
+def set_back(stream: Stream, which: str) -> str:
+    """Return a warning if a clock seems to have been set back by less than is refused; otherwise "".
+
+    A late message is followed by messages in their order; after a clock was set back, many messages have
+    times of earlier ones. Packets of video are not examined: B-frames are recorded in another order.
+    """
+    stamps = stream.stamps(which)
+    if stream.taken is not None or len(stamps) < 2:
+        return ""
+    behind = np.append(False, stamps[1:] <= np.maximum.accumulate(stamps)[:-1])
+    runs = [
+        run
+        for run in _runs(behind)
+        if run.stop - run.start >= _MANY and stamps[run.start] < stamps[run.start - 1]
+    ]
+    if not runs:
+        return ""
+    run = runs[0]
+    back = (stamps[run.start - 1] - stamps[run.start]) / _SECOND
+    return (
+        f"{stream.topic}: the time stamps go back by {back:.3f} s at message {run.start}, and "
+        f"{run.stop - run.start:,} messages have times of earlier ones. If a clock was set back, write "
+        "stamps: received under time in the mapping"
     )
 
 
