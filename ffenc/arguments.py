@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from ffenc.errors import ConfigError
@@ -34,6 +35,18 @@ def check_number(name: str, value: object, least: int = 1) -> None:
     """
     if value is not None and not (type(value) is int and value >= least):
         raise _refused(name, value, f"a whole number of {least} or more")
+
+
+def checked_path(name: str, value: str | PathLike[str]) -> Path:
+    """Return an argument that is the path of a file or a folder.
+
+    Raises:
+        ConfigError: it is not a path, or an empty text, which Python takes for the current folder.
+    """
+    place = fspath(value) if isinstance(value, str | PathLike) else None
+    if not isinstance(place, str) or not place or "\0" in place:
+        raise _refused(name, value, "a path")
+    return Path(place)
 
 
 def listed(name: str, value: Any, what: str = "names") -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta, field
 
+from ffenc.arguments import checked_path
 from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import parse_fps
 from ffenc.config.plain_yaml import KeyPath, read_keys
@@ -337,7 +338,7 @@ def load_mapping(path: str | Path) -> SourceMapping:
         ConfigError: not found, not readable, or a key or value that is not accepted; the text says file, line
             and key.
     """
-    file = Path(path)
+    file = checked_path("path", path)
     if not file.is_file():
         raise ConfigError(f"mapping file {file} does not exist")
     values, places = read_keys(file, "a mapping")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ffenc.arguments import checked_path
 from ffenc.config.preset import camera_name
 from ffenc.dataset.decoded_files import PngWriter, check_free, published_frames, save_array
 from ffenc.dataset.remote import source_path
@@ -157,7 +158,8 @@ def plan_decode(
         ConfigError: options that do not fit together or the source.
         DestinationError: the destination exists.
     """
-    root, target, options = source_path(source), Path(destination), depth or DepthOptions()
+    target = checked_path("destination", destination)
+    root, options = source_path(source), depth or DepthOptions()
     single = target.suffix.lower() == ".npy"
     kind: Format = format or ("npy" if single else "png")
     _check_format(kind, target, options, single=single, dataset=root.is_dir())

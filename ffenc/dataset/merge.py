@@ -74,7 +74,7 @@ def plan_merge(
     sources = listed("sources", sources, "datasets")
     if not sources:
         raise ConfigError("no dataset to merge was named")
-    folders = [source_path(source) for source in sources]
+    folders = [source_path(source, name="sources") for source in sources]
     opened: dict[Path, Dataset] = {}
     for folder in folders:
         refuse_nesting(folder, target)

@@ -21,7 +21,7 @@ _SUMMARY = (INFO, OWN_INFO, TASKS, TASKS_V2)
 Fetched = Literal["summary", "metadata", "indices", "everything"]
 
 
-def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
+def source_path(source: str | Path, fetch: Fetched = "indices", name: str = "source") -> Path:
     """Return a local path for a source; for an address, a local copy that is filled as it is read.
 
     Args:
@@ -29,12 +29,13 @@ def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
         fetch: the part of a dataset that is fetched at once: ``summary``: ``info.json`` and the tasks;
             ``metadata``: all files below ``meta``; ``indices``: also the rows without images and the videos'
             indices; ``everything``. A source that is not a dataset is fetched completely.
+        name: the argument that it is, for errors.
 
     Raises:
-        ConfigError: not an address, or a required library is not installed.
+        ConfigError: not a path or an address, or a required library is not installed.
         SourceError: it does not exist or cannot be read.
     """
-    place = parse_address(source)
+    place = parse_address(source, name)
     if isinstance(place, Path):
         return place
     mirror = open_mirror(place, _pinned(place))

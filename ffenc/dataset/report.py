@@ -117,7 +117,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     Raises:
         SourceError: not a dataset, or its metadata cannot be read.
     """
-    folder = source_path(root, "summary")
+    folder = source_path(root, "summary", "root")
     where = folder / INFO
     check_dataset(folder)
     check_tree(folder, follow_links=follow_links)

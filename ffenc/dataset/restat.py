@@ -110,12 +110,12 @@ def restate(
         SourceError: not such a dataset, or a damaged one.
         DestinationError: it cannot be written.
     """
-    if write and isinstance(parse_address(root), Address):
+    if write and isinstance(parse_address(root, "root"), Address):
         raise DestinationError(
             f"{root}: statistics can only be corrected in a local dataset: download it first, or "
             "merge it alone to another address"
         )
-    folder = source_path(root)
+    folder = source_path(root, name="root")
     check_dataset(folder)
     opened = open_dataset(folder, follow_links=follow_links, partial=True)
     opened.check(opened.episodes, videos=cameras)  # statistics of rows need no videos

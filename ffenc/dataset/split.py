@@ -46,7 +46,7 @@ def plan_split(
     """
     check_kind("into", into, Mapping, "a mapping of parts to shares or episodes")
     check_number("seed", seed, 0)
-    folder, target = source_path(source), parse_address(destination)
+    folder, target = source_path(source), parse_address(destination, "destination")
     if len(into) < 2:
         raise ConfigError("a split needs at least two parts, such as train=0.9,val=0.1")
     for name in into:

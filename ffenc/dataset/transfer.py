@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ffenc.arguments import checked_path
 from ffenc.dataset.staging import check_destination
 from ffenc.dataset.verify.run import verify_dataset
 from ffenc.errors import ConfigError, SourceError, VerificationError
@@ -62,7 +63,7 @@ def push_dataset(
         if re.fullmatch("[0-9a-f]{40}", branch):
             raise ConfigError(f"{argument('revision', branch)} is a commit", expected="a branch to upload to")
         address = address.at(branch)
-    root = Path(source)
+    root = checked_path("source", source)
     found = verify_dataset(root, ffprobe=ffprobe)
     if not found.sound:
         more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
@@ -107,7 +108,7 @@ def pull_dataset(repository: str, destination: str | Path, *, ffprobe: str | Non
         DestinationError: the destination exists or cannot be written.
         ConfigError: not a name of a repository, or huggingface_hub is not installed.
     """
-    address, target = hub_address(repository), Path(destination)
+    address, target = hub_address(repository), checked_path("destination", destination)
     check_destination(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f".{target.name}.ffenc-pull")

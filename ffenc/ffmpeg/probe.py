@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from msgspec import Struct
 
+from ffenc.arguments import checked_path
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.inputs import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
@@ -166,6 +167,7 @@ def probe(
         ffprobe: the program; None: the one that :func:`find_ffprobe` returns.
 
     Raises:
+        ConfigError: ``path`` is not a path.
         SourceError: the file does not exist, cannot be read as video, or has no video stream.
         ToolchainError: there is no ffprobe.
         FfmpegError: ffprobe could not run: it was killed, or lacked memory.
@@ -175,6 +177,7 @@ def probe(
         >>> info.frames, info.fps, info.key_frames[:3]
         (300, Fraction(30, 1), (0, 2, 4))
     """
+    checked_path("path", path)
     program = ffprobe or find_ffprobe()
     try:
         found = os.stat(path)  # noqa: PTH116 - one system call

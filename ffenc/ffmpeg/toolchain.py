@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from ffenc.arguments import check_kind
 from ffenc.errors import FfmpegError, ToolchainError
 from ffenc.ffmpeg.cache import recall, remember
 from ffenc.ffmpeg.launch import make_ready
@@ -128,6 +129,7 @@ def find_programs(kind: Kind, named: str | None = None) -> list[Program]:
     named = named if named is not None else os.environ.get(f"FFENC_{kind.upper()}") or None
     if named is None:
         return installed(kind)
+    check_kind(kind, named, str, "the name or path of a program")
     if not named.strip():
         return [Program(named, "named", "", f"{argument(kind)}: the program's name is empty")]
     path = shutil.which(named)

@@ -9,6 +9,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import cast
 
+from ffenc.arguments import checked_path
 from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.compiler.command import compile_samples
 from ffenc.compiler.frames import FrameFormat, raw_format
@@ -350,10 +351,10 @@ def checked_output(output: str | Path, *, overwrite: bool) -> Path:
     """Return the path of a result after checking that it can be written.
 
     Raises:
-        ConfigError: the name does not end in ``.mp4``.
+        ConfigError: not a path, or the name does not end in ``.mp4``.
         DestinationError: the file exists, or its folder does not.
     """
-    target = Path(output)
+    target = checked_path("output", output)
     if target.suffix.lower() != ".mp4":
         raise ConfigError(f"{target}: results are MP4 files; choose a name that ends in .mp4")
     if target.is_dir() or (target.exists() and not overwrite):

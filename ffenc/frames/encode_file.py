@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from os import PathLike
 from pathlib import Path
 
 from msgspec import Struct
 
-from ffenc.arguments import check_kind
+from ffenc.arguments import check_kind, checked_path, listed
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.transform import Transform
@@ -206,9 +207,11 @@ def plan_encode(
     ffprobe: str | None = None,
 ) -> EncodePlan:
     """Check the frames and the destination of an encode; arguments as for :func:`encode`."""
-    target = Path(output)
-    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_dir():
-        path = regular(Path(source))
+    target = checked_path("output", output)
+    if isinstance(source, str | PathLike):
+        source = checked_path("source", source)
+    if isinstance(source, Path) and source.exists() and not source.is_dir():
+        path = regular(source)
         if target.exists() and target.samefile(path):
             raise DestinationError(f"{target} is also the source; choose another file to write")
         target = checked_output(output, overwrite=overwrite)
@@ -226,19 +229,18 @@ def plan_encode(
 
 
 def _images(
-    source: str | Path | Sequence[str | Path],
+    source: Path | Sequence[str | Path],
     fps: _Rate | None,
     start_number: int | None,
     follow_links: bool,
 ) -> _Images:
-    if isinstance(source, str | Path):
-        folder = Path(source)
-        if not folder.is_dir():
-            raise SourceError(f"{folder} is neither a folder of frames nor a video file")
-        check_tree(folder, follow_links=follow_links)
-        files = image_files(folder, start_number=start_number)
+    if isinstance(source, Path):
+        if not source.is_dir():
+            raise SourceError(f"{source} is neither a folder of frames nor a video file")
+        check_tree(source, follow_links=follow_links)
+        files = image_files(source, start_number=start_number)
     else:
-        files = ImageFiles([Path(path) for path in source])
+        files = ImageFiles([checked_path("source", path) for path in listed("source", source, "images")])
     header = files.check()
     if fps is None:
         raise ConfigError(f"images have no frame rate: pass {argument('fps')} (30, 29.97 or 30000/1001)")

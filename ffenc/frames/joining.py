@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from ffenc.arguments import listed
+from ffenc.arguments import checked_path, listed
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import SourceError
@@ -192,7 +192,7 @@ def _found(source: str | Path) -> Path:
         SourceError: there is no such file, or it is not regular.
     """
     try:
-        return regular(Path(source)).resolve()
+        return regular(checked_path("sources", source)).resolve()
     except OSError as error:
         raise SourceError(f"{source} cannot be read: {error.strerror}") from None
 

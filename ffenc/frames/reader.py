@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from ffenc.arguments import checked_path
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import (
     ConfigError,
@@ -115,7 +116,7 @@ class VideoReader:
             )
         if not (depth is None or depth is False or isinstance(depth, DepthQuantizer)):
             raise ConfigError(f"depth must be a DepthQuantizer, False or None, got {depth!r}")
-        self.path = Path(path)
+        self.path = checked_path("path", path)
         found = toolchains(ffmpeg, ffprobe)
         self.info = probe(self.path, times=True, rate=rate, ffprobe=found[0].ffprobe)
         self.is_depth = self.info.pix_fmt in DEPTH_FORMATS

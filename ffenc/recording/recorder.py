@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from ffenc.arguments import listed
+from ffenc.arguments import checked_path, listed
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset, camera_key, camera_name, load_preset
 from ffenc.config.texts import check_text
@@ -120,7 +120,7 @@ class Recorder:
         ffprobe: str | None = None,
     ) -> None:
         self.preset = preset if isinstance(preset, RobotPreset) else load_preset(preset)
-        self.root = Path(root)
+        self.root = checked_path("root", root)
         if "\n" in str(self.root.absolute()):
             # In FFmpeg's lists of files for copying packets, each file is one line.
             raise ConfigError(

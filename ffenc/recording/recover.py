@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from ffenc.arguments import checked_path
 from ffenc.codecs.files import check_from_dataset
 from ffenc.compiler.frames import raw_format
 from ffenc.config.framerate import time_scale
@@ -125,7 +126,7 @@ def recover(
             f"{argument('partial', True)} would have no effect: {argument('discard', True)} deletes the "
             "interrupted episodes; leave one of them out"
         )
-    folder = Path(root)
+    folder = checked_path("root", root)
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     with recording_lock(folder):

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ffenc.arguments import checked_path
 from ffenc.errors import ConfigError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -117,19 +118,23 @@ def is_address(name: str | Path) -> bool:
     return isinstance(name, str) and _ADDRESS.fullmatch(name) is not None
 
 
-def parse_address(name: str | Path) -> Address | Path:
+def parse_address(name: str | Path, what: str = "source") -> Address | Path:
     """Return the address or the local path that a name stands for.
 
+    Args:
+        name: the name.
+        what: the argument that it is, for errors.
+
     Raises:
-        ConfigError: an address of an unknown kind, without a name, or with credentials.
+        ConfigError: not a path, or an address of an unknown kind, without a name, or with credentials.
     """
-    if isinstance(name, Path):
-        if _COLLAPSED.match(str(name)):
-            raise ConfigError(f"{name}: pass an address as a text, not as a Path, which removes its //")
-        return name
-    match = _ADDRESS.fullmatch(name)
+    place = checked_path(what, name)
+    match = _ADDRESS.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        return Path(name)
+        if not isinstance(name, str) and _COLLAPSED.match(str(place)):
+            raise ConfigError(f"{place}: pass an address as a text, not as a Path, which removes its //")
+        return place
+    assert isinstance(name, str)
     scheme, rest = match[1].lower(), match[2]
     if "@" in rest.partition("/")[0]:
         # The message does not repeat the address: it may contain a secret key.

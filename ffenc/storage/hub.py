@@ -36,7 +36,9 @@ def hub_address(name: str) -> Address:
     Raises:
         ConfigError: not a dataset on the Hub.
     """
-    found = parse_address(name if "://" in name else f"hf://datasets/{name}")
+    found = None
+    if isinstance(name, str):
+        found = parse_address(name if "://" in name else f"hf://datasets/{name}")
     if not isinstance(found, Address) or found.scheme != "hf" or found.place != found.repository:
         raise ConfigError(f"{name!r} is not a dataset on the Hub", expected="USER/NAME or USER/NAME@REVISION")
     return found

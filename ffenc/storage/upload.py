@@ -60,7 +60,7 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
         ConfigError: an invalid address, or a required package is not installed.
         DestinationError: something is already there, or ``overwrite`` for a local folder.
     """
-    place = parse_address(destination)
+    place = parse_address(destination, "destination")
     if isinstance(place, Path):
         if overwrite:
             raise DestinationError(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, field
 
+from ffenc.arguments import check_kind, checked_path
 from ffenc.compiler.command import compile_pictures
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import SourceMapping, build_mapping, load_mapping
@@ -114,7 +115,7 @@ def inspect_source(path: str | Path) -> Contents:
     """
     from ffenc.dataset.sources.registry import kind_of, kinds  # noqa: PLC0415 - it knows the kinds, which know this
 
-    place = source_path(path, "everything")
+    place = source_path(path, "everything", "path")
     kind = kind_of(place)
     if kind.look is None:
         several = ", ".join(one.several for one in kinds() if one.look is not None)
@@ -166,7 +167,9 @@ def contact_sheet(
     """
     from ffenc.dataset.sources.registry import kind_of  # noqa: PLC0415 - it knows the kinds, which know this
 
-    place, target = source_path(path, "everything"), Path(output)
+    target = checked_path("output", output)
+    check_kind("mapping", mapping, (str, Path, SourceMapping), "a SourceMapping, or its file")
+    place = source_path(path, "everything", "path")
     if target.suffix.lower() != ".png":
         raise ConfigError(f"{target}: a contact sheet is a PNG file; give a name that ends in .png")
     if target.exists() or not target.parent.is_dir():

@@ -108,7 +108,7 @@ def verify_dataset(
             f"{argument('deep', True)} too"
         )
     records = DecodeRecords(again=again, images=known_images)
-    place = source_path(path, "metadata")
+    place = source_path(path, "metadata", "path")
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
         if not (math.isfinite(max_depth_error) and max_depth_error >= 0):
@@ -153,7 +153,7 @@ def verify_dataset(
         shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor)
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
-    origin = None if against is None else source_path(against)
+    origin = None if against is None else source_path(against, name="against")
     if origin is not None:
         if not layout.videos:
             raise ConfigError(
