@@ -12,7 +12,8 @@ import click
 
 from ffenc.errors import ConfigError
 
-_PLAIN = re.compile(r"[0-9eE.+-]+")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @contextmanager
@@ -28,20 +29,18 @@ class Whole(click.IntRange):
     """A whole number in the digits 0 to 9."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if isinstance(value, str) and not _PLAIN.fullmatch(value):  # Python also reads 1_5 as 15
+        if isinstance(value, str) and not _WHOLE.fullmatch(value):  # Python also reads 1_5 as 15
             self.fail(f"{value!r} is not a whole number such as 12", param, ctx)
-        return found
+        return super().convert(value, param, ctx)
 
 
 class Real(click.FloatRange):
     """A finite number in the digits 0 to 9."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found) or (isinstance(value, str) and not _PLAIN.fullmatch(value)):
+        if isinstance(value, str) and not (_PLAIN.fullmatch(value) and math.isfinite(float(value))):
             self.fail(f"{value!r} is not a finite number such as 2.5", param, ctx)
-        return found
+        return super().convert(value, param, ctx)
 
 
 class Turn(click.Choice[str]):

@@ -152,6 +152,39 @@ def test_a_camera_without_a_source_and_a_root_that_is_missing_are_refused(ffenc,
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize(
+    ("own", "lerobots", "values", "said"),
+    [
+        ("--episodes", "--dataset.num_episodes", ("2", "3"), "the values 2, 3"),
+        ("--seconds", "--dataset.episode_time_s", ("0.5", "1e0"), "the values 0.5, 1.0"),
+        ("--reset-seconds", "--dataset.reset_time_s", ("1", "2"), "the values 1.0, 2.0"),
+        ("--task", "--dataset.single_task", ("fold it", "lift it"), "the values fold it, lift it"),
+    ],
+)
+def test_two_names_of_one_setting_with_different_values_are_refused(
+    ffenc, robot, own, lerobots, values, said
+):
+    words = ("record", robot, "d", "--camera", "front=test", "--dry-run")
+    error = ffenc.refused(*words, own, values[0], lerobots, values[1], status=2)
+    assert f"{own} and {lerobots} are two names of one setting, which has {said}: pass one" in error
+    ffenc.done(*words, own, values[0], f"{lerobots}={values[0]}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--episodes", "1.5"), "'1.5' is not a whole number such as 12"),
+        (("--episodes", "1_5"), "'1_5' is not a whole number such as 12"),
+        (("--episodes", "0"), "0 is not in the range x>=1"),
+        (("--seconds", "1s"), "'1s' is not a finite number such as 2.5"),
+        (("--seconds", "inf"), "'inf' is not a finite number such as 2.5"),
+        (("--seconds", "1e999"), "'1e999' is not a finite number such as 2.5"),
+    ],
+)
+def test_misread_numbers_are_refused(ffenc, robot, words, said):
+    assert said in ffenc.refused("record", robot, "d", "--test", *words, status=2)
+
+
 def test_a_live_camera_is_recorded_at_its_own_pace(ffenc, tmp_path):
     images = numbered_images(tmp_path / "images", ".jpg", count=1800)  # a minute: no machine starts slower
     (tmp_path / "stream").write_bytes(b"".join(images))
