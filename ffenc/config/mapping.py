@@ -296,10 +296,13 @@ def build_mapping(values: Mapping[str, Any], above: KeyPath = ()) -> SourceMappi
             continue
         if not isinstance(found, Mapping):
             raise SettingError((*above, name), f"{found!r} is not accepted", "a mapping")
-        built[name] = {
-            _checked_name(str(key), name, above): _made(model, value, (*above, name, str(key)))
-            for key, value in found.items()
-        }
+        made: dict[str, Any] = {}
+        for key, value in found.items():
+            own = _checked_name(str(key), name, above)
+            if own in made:
+                raise SettingError((*above, name, str(key)), f"is defined twice, as {own} too; keep one")
+            made[own] = _made(model, value, (*above, name, str(key)))
+        built[name] = made
     mapping = _made(SourceMapping, built, above)
     if not mapping.cameras:
         raise SettingError((*above, "cameras"), "names no camera", "at least one")

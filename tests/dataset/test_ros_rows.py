@@ -164,3 +164,48 @@ def test_a_clock_that_is_set_back_by_less_than_a_second_is_reported(
         "/cam: the time stamps go back by 0.500 s at message 10, and 6 messages have times of earlier ones"
     )
     assert [wanted in str(one.message) for one in found] == [True] * said
+
+
+def test_what_is_left_out_at_the_ends_is_reported_with_its_topic(tmp_path: Path) -> None:
+    given = camera() + [("/command", BEGIN + i * STEP, MAKE.array(np.array([1.0]))) for i in range(3, 8)]
+    given += [("/episode", BEGIN + i * STEP, MAKE.number(i)) for i in (0, 4)]
+    values: dict[str, Any] = {"features": {"action": {"path": "/command"}}}
+    with pytest.warns(FfencWarning, match=r"the last 1\.2 s are left out: /command ends earlier"):
+        source = opened(tmp_path / "a.mcap", given, values)
+    assert [one.length for one in source.episodes] == [5]
+    with pytest.warns(FfencWarning, match=r"the last 1\.2 s are left out: /command ends earlier"):
+        source = opened(
+            tmp_path / "b.mcap", given, {**values, "episodes": {"topic": "/episode", "between": []}}
+        )
+    cuts = [one.notes["source"]["cut_seconds"] for one in source.read(source.episodes)]  # type: ignore[index]
+    assert cuts == [
+        [pytest.approx(0.3), pytest.approx(0.1)],
+        [0, pytest.approx(1.2)],
+    ]
+
+
+def test_settings_that_would_have_no_effect_or_store_no_text_are_refused(tmp_path: Path) -> None:
+    given = camera() + [("/command", BEGIN + i * STEP, MAKE.array(np.array([0.5, 2]))) for i in range(FRAMES)]
+    action = {"path": "/command"}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"task": action}, r"task\.path: /command has messages of .*Float64MultiArray; expected texts"),
+        (
+            {"features": {"observation.stamps.cam": action}, "time": {"keep": True}},
+            "observation.stamps.cam: is the name of a time that keep stores",
+        ),
+        (
+            {"features": {"action": {**action, "columns": [2]}}},
+            r"features\.action\.columns: \[2\]: .* in /command",
+        ),
+        (
+            {"features": {"action": {**action, "dtype": "int64"}}},
+            r"/command, row 0: 0\.5 is not a number of dtype",
+        ),
+        (
+            {"cameras": {"cam": {"path": "/cam"}, "observation.images.cam": {"path": "/cam"}}},
+            r"cameras\.observation\.images\.cam: is defined twice, as cam too",
+        ),
+    ]
+    for values, said in cases:
+        with pytest.raises((ConfigError, SourceError), match=said):
+            opened(tmp_path / "a.mcap", given, values)

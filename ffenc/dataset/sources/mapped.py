@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ffenc.config.mapping import FeatureMapping
+from ffenc.config.validation import SettingError
 from ffenc.dataset.sources.arrays import Array
 from ffenc.errors import ConfigError, SourceError
 from ffenc.spelling import argument
@@ -43,7 +44,10 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
     values = arrays[0] if len(arrays) == 1 else np.concatenate(several, 1)
     if feature.columns is not None:
         wide = values[:, None] if values.ndim == 1 else values
-        values = wide[:, feature.chosen(wide.shape[1])]
+        try:
+            values = wide[:, feature.chosen(wide.shape[1])]
+        except SettingError as error:
+            raise ConfigError(f"features.{name}.{error} in {', '.join(feature.paths)}") from None
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if feature.scale is not None:
@@ -57,9 +61,9 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
     lost = np.isinf(changed) & ~np.isinf(values) if wanted.kind == "f" else changed != values
     if lost.any():
         row = int(np.argmax(lost.reshape(len(lost), -1).any(1)))
+        number = np.atleast_1d(values[row])[np.atleast_1d(lost[row])][0]
         raise SourceError(
-            f"{where}: {', '.join(feature.paths)}, row {row}: {values[row]} is not a number of dtype "
-            f"{wanted}; "
+            f"{where}: {', '.join(feature.paths)}, row {row}: {number} is not a number of dtype {wanted}; "
             f"choose another dtype for features.{name}"
         )
     return changed

@@ -26,9 +26,9 @@ from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_frames import MessageFrames, numbered
 from ffenc.dataset.sources.ros_index import Index, episode_spans, indexed
 from ffenc.dataset.sources.ros_messages import Numbers
-from ffenc.dataset.sources.ros_rosbag2 import bags_of, left_out
+from ffenc.dataset.sources.ros_rosbag2 import bags_of, unread_files
 from ffenc.dataset.sources.ros_suggest import suggest
-from ffenc.dataset.sources.ros_time import Piece, Stream, check_clock, on_grid, set_back
+from ffenc.dataset.sources.ros_time import Piece, Stream, check_clock, left_out, on_grid, set_back
 from ffenc.dataset.sources.ros_values import values_at
 from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
 from ffenc.errors import ConfigError, FfencWarning, SourceError
@@ -150,6 +150,8 @@ class RosSource(PlainSource):
                 where=str(bag.path),
                 span=span,
             )
+            for text in left_out(list(used.values()), pieces[0].cut, self._time.stamps) if pieces else ():
+                warnings.warn(f"{bag.path}: {text}", FfencWarning, stacklevel=4)
             if not pieces and self._on_gap == "drop-episode":
                 text = f"{bag.path}: left out, because some frames have no message near enough"
                 warnings.warn(text, FfencWarning, stacklevel=4)
@@ -206,7 +208,10 @@ class RosSource(PlainSource):
             raise SourceError(f"{bag.path}: {mapping.path} has no messages, but task.path names it")
         said = []
         for _, message in numbered(bag, mapping.path, np.arange(len(stamps)), stream.received):
-            spoken = str(numbers.of(message, f"{bag.path}: {mapping.path}"))
+            spoken = numbers.of(message, f"{bag.path}: {mapping.path}")
+            if not isinstance(spoken, str):
+                kind = bag.topics[mapping.path].type
+                raise ConfigError(f"task.path: {mapping.path} has messages of {kind}", expected="texts")
             said.append(texts.setdefault(spoken, len(texts)))
         order = np.argsort(stamps, kind="stable")
         before = np.searchsorted(stamps[order], piece.times, side="right") - 1
@@ -360,6 +365,8 @@ def _check_mapping(mapping: SourceMapping) -> None:
     for name, camera in mapping.cameras.items():
         refuse_fields(camera, ("cameras", name), ("path", "channels", "depth", "unit", "tolerance"), what)
     for name, feature in mapping.features.items():
+        if name.startswith(_STAMPS) and mapping.time is not None and mapping.time.keep:
+            raise ConfigError(f"features.{name}: is the name of a time that keep stores; choose another")
         refuse_fields(
             feature, ("features", name), tuple(f for f in field_names(type(feature)) if f != "flatten"), what
         )
@@ -383,7 +390,7 @@ def _open(path: Path, opening: Opening) -> RosSource:
             f"{argument('mapping', 'FILE')}. {call('inspect_source', path=path)} suggests one"
         )
     bags = bags_of(path)
-    warn_of_left_out(left_out(path, bags))
+    warn_of_left_out(unread_files(path, bags))
     return RosSource(
         path,
         bags,

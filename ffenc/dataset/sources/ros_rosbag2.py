@@ -128,7 +128,7 @@ def bags_of(path: Path) -> list[Bag]:
     return found
 
 
-def left_out(path: Path, bags: Sequence[Bag]) -> list[Path]:
+def unread_files(path: Path, bags: Sequence[Bag]) -> list[Path]:
     """Return the files and folders below a path that belong to none of its recordings."""
     if not path.is_dir():
         return []

@@ -18,6 +18,7 @@ Stamps = npt.NDArray[np.int64]
 
 _SECOND = 1_000_000_000
 _JUMP = 1.0  # seconds; a greater step back is a clock that was set, not a late message
+_LONG = 1.0  # seconds; a recorder starts and stops its topics within less
 _MANY = 5  # successive messages behind an earlier one: more than are late, unless a clock was set back
 _SAME_CLOCK = 5.0  # seconds; two clocks of one machine, or synchronised ones, do not differ by as much
 _MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames per second
@@ -133,7 +134,8 @@ def on_grid(
                 f"{where}: the headers of {stream.topic} have no timestamps (all are 0); write "
                 "stamps: received under time in the mapping"
             )
-        _refuse_set_back(stamps, taken, stream, where)
+        recorded = _recorded(stream, which, taken)
+        _refuse_set_back(stream.stamps(which)[recorded], recorded, stream, where)
         order = np.argsort(stamps, kind="stable")
         ordered[name] = stamps[order], taken[order]
     begin = max(int(stamps[0]) - streams[name].tolerance for name, (stamps, _) in ordered.items())
@@ -173,7 +175,7 @@ def on_grid(
             missing |= lacking
         picks[name] = order[near]
     whole = min(int(s[0]) for s, _ in ordered.values()), max(int(s[-1]) for s, _ in ordered.values())
-    lo, hi = span if span is not None else whole
+    lo, hi = whole if span is None else (max(whole[0], span[0]), min(whole[1], span[1]))
     cut = (max(0.0, (start - lo) / _SECOND), max(0.0, (hi - int(times[-1])) / _SECOND))
     if on_gap == "drop-episode" and missing.any():
         return []
@@ -192,6 +194,13 @@ def on_grid(
     ]
 
 
+def _recorded(stream: Stream, which: str, taken: Stamps) -> Stamps:
+    """Return some messages in the order of recording; the files of a bag may be in another order."""
+    if which == "received" or stream.header is None:
+        return taken
+    return taken[np.argsort(stream.received[taken], kind="stable")]
+
+
 def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str) -> None:
     """Reject times of a clock that was set back, as messages of different times would have the same time."""
     steps = np.diff(stamps)
@@ -204,15 +213,26 @@ def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str
     )
 
 
+def left_out(streams: Collection[Stream], cut: tuple[float, float], which: str) -> list[str]:
+    """Return warnings of the seconds at both ends that no episode has, with the topics that cause them."""
+    stamps = {stream.topic: stream.stamps(which) for stream in streams}
+    last = max(stamps, key=lambda topic: int(stamps[topic].min()))
+    first = min(stamps, key=lambda topic: int(stamps[topic].max()))
+    before, after = cut
+    found = [f"the first {before:,.1f} s are left out: {last} begins later"] if before > _LONG else []
+    return found + ([f"the last {after:,.1f} s are left out: {first} ends earlier"] if after > _LONG else [])
+
+
 def set_back(stream: Stream, which: str) -> str:
     """Return a warning if a clock seems to have been set back by less than is refused; otherwise "".
 
     A late message is followed by messages in their order; after a clock was set back, many messages have
     times of earlier ones. Packets of video are not examined: B-frames are recorded in another order.
     """
-    stamps = stream.stamps(which)
-    if stream.taken is not None or len(stamps) < 2:
+    if stream.taken is not None or len(stream.received) < 2:
         return ""
+    recorded = _recorded(stream, which, np.arange(len(stream.received)))
+    stamps = stream.stamps(which)[recorded]
     behind = np.append(False, stamps[1:] <= np.maximum.accumulate(stamps)[:-1])
     runs = [
         run
@@ -223,8 +243,9 @@ def set_back(stream: Stream, which: str) -> str:
         return ""
     run = runs[0]
     back = (stamps[run.start - 1] - stamps[run.start]) / _SECOND
+    first = recorded[run.start]
     return (
-        f"{stream.topic}: the time stamps go back by {back:.3f} s at message {run.start}, and "
+        f"{stream.topic}: the time stamps go back by {back:.3f} s at message {first}, and "
         f"{run.stop - run.start:,} messages have times of earlier ones. If a clock was set back, write "
         "stamps: received under time in the mapping"
     )
