@@ -15,11 +15,15 @@ function alone(row) {
   return row.encode_fps_alone === null ? row.encode_fps : row.encode_fps_alone;
 }
 
+function size(row) {
+  return row.ratio < 1 ? `${(1 / row.ratio).toFixed(1)} times larger` : `${row.ratio.toFixed(1)} times smaller`;
+}
+
 function about(row) {
   const [mean, low, worst] = quality(row);
   const reads = READER(row);
   const lines = [
-    `${bytes(row.bytes_per_frame)} a frame, ${row.ratio.toFixed(1)} times smaller than the source`,
+    `${bytes(row.bytes_per_frame)} a frame, ${size(row)} than the source`,
     `${METRIC.label} ${mean} (5 % below ${low}, worst ${worst})`,
     ...Object.keys(row.quality).filter((name) => name !== REPORT.metric).map((name) => `${REPORT.metrics[name].label} ${quality(row, name)[0]} ${REPORT.metrics[name].unit}`),
     `encodes ${alone(row).toFixed(0)} frames/s` + (row.encode_fps_together === null ? "" : `, ${row.encode_fps_together.toFixed(0)} with all cameras`),

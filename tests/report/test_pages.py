@@ -58,6 +58,11 @@ def test_the_page_of_tune(browser: Browser, made: tuple[Path, dict], images) -> 
     assert blank == 0
     assert browser.run("return document.querySelectorAll('canvas').length") == 5
 
+    # A candidate may be larger than the source.
+    said = "const row = DATA.report.cameras[0].candidates[0]; return about({...row, ratio: arguments[0]})[0]"
+    assert browser.run(said, 0.4).endswith(" a frame, 2.5 times larger than the source")
+    assert browser.run(said, 4).endswith(" a frame, 4.0 times smaller than the source")
+
     # Figures of the table are those of --json.
     colour, depth = fields["cameras"]
     rows = browser.run(
