@@ -315,11 +315,13 @@ def misread_tasks(table: pa.Table) -> str | None:
     """Return why LeRobot, which finds a task by its row and its text in the index, misreads a tasks table.
 
     Args:
-        table: contents of ``meta/tasks.parquet``, with ``task_index`` and the texts.
+        table: contents of ``meta/tasks.parquet``, with the texts.
 
     Returns:
         The reason; None if LeRobot reads it correctly.
     """
+    if "task_index" not in table.column_names:
+        return "has no column task_index, the numbers that the rows refer to"
     numbers = table["task_index"].to_pylist()
     wrong = next((row for row, number in enumerate(numbers) if number != row), None)
     if wrong is not None:
@@ -333,7 +335,10 @@ def misread_tasks(table: pa.Table) -> str | None:
 
 
 def readable_tasks(table: pa.Table) -> pa.Table:
-    """Return a tasks table with the order and index that LeRobot expects."""
+    """Return a tasks table with the order and index that LeRobot expects; without numbers, row i is task i."""
+    if "task_index" not in table.column_names:
+        numbers = pa.array(range(len(table)), pa.int64())
+        table = table.add_column(0, "task_index", numbers)
     at = table.column_names.index(_text_column(table) or "task")
     names = ["task" if i == at else name for i, name in enumerate(table.column_names)]
     return _with_text_index(table.sort_by("task_index").rename_columns(names))

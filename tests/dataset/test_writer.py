@@ -136,6 +136,16 @@ def test_a_tasks_table_keeps_what_else_it_holds_and_gets_the_new_text(tmp_path: 
         {"task_index": number, "task": text, "colour": colour}
         for number, (text, colour) in enumerate([("wave", 1), ("lift", 2), ("stop", None)])
     ]
+    # Without numbers, task i is in row i.
+    pq.write_table(pa.table({"task": ["lift", "wave"], "colour": [2, 1]}), path)
+    for folder, more in (("same", []), ("more", ["stop"])):
+        writer = DatasetWriter(tmp_path / folder, FPS, State({}), tasks=path)
+        assert [writer.task(text) for text in ("wave", *more)] == [1, *([2] if more else [])]
+        writer.write_tasks()
+        table = pq.read_table(tmp_path / folder / TASKS)
+        assert misread_tasks(table) is None
+        assert table["task_index"].to_pylist() == list(range(2 + len(more)))
+        assert table["task"].to_pylist() == ["lift", "wave", *more]
     pq.write_table(task_table(["wave"]).append_column("colour", pa.array([5])).drop_columns("task"), path)
     with pytest.raises(SourceError, match=r"tasks\.parquet: has no column task"):
         DatasetWriter(tmp_path / "new", FPS, State({}), tasks=path).task("stop")
