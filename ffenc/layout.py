@@ -103,3 +103,26 @@ LEROBOTS_BACKEND = "pyav"  # LeRobot opens datasets with depth cameras only with
 def says_depth(block: Mapping[str, Any]) -> bool:
     """Return whether a feature's ``info`` block marks it as depth."""
     return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+
+
+def frame_axes(feature: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the places of height and width in a camera's shape, by the names of its axes if it has them.
+
+    Args:
+        feature: the camera's entry in info.json.
+
+    Returns:
+        None if the shape does not have three axes.
+    """
+    shape, names = feature.get("shape"), feature.get("names")
+    if not isinstance(shape, list | tuple) or len(shape) != 3:
+        return None
+    if isinstance(names, list | tuple) and len(names) == 3 and "height" in names and "width" in names:
+        return names.index("height"), names.index("width")
+    return (1, 2) if shape[0] in (1, 3) and shape[2] not in (1, 3) else (0, 1)
+
+
+def frame_size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return width and height of a camera's frames by its shape, in pixels; see :func:`frame_axes`."""
+    axes = frame_axes(feature)
+    return None if axes is None else (feature["shape"][axes[1]], feature["shape"][axes[0]])

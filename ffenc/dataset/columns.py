@@ -335,7 +335,10 @@ def misread_tasks(table: pa.Table) -> str | None:
 
 
 def readable_tasks(table: pa.Table) -> pa.Table:
-    """Return a tasks table with the order and index that LeRobot expects; without numbers, row i is task i."""
+    """Return a tasks table with the order and index that LeRobot expects.
+
+    In a table without numbers, row i is task i.
+    """
     if "task_index" not in table.column_names:
         numbers = pa.array(range(len(table)), pa.int64())
         table = table.add_column(0, "task_index", numbers)

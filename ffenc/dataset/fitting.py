@@ -21,6 +21,7 @@ from ffenc.layout import (
     DEFAULT_FEATURES,
     DEPTH_FIELDS,
     VIDEO_PATH,
+    frame_size,
     says_depth,
 )
 
@@ -168,7 +169,7 @@ def _camera(
     if feature["dtype"] != own["dtype"]:
         yield _differs(f"{key}: dtype", feature["dtype"], own["dtype"])
         return
-    size = _size(feature)
+    size = frame_size(feature)
     if size != (camera.width, camera.height):
         yield _differs(f"{key}: width and height", size, (camera.width, camera.height))
     block = feature_block(feature)
@@ -218,13 +219,3 @@ def _video(root: Path, block: Mapping[str, Any], camera: GrowingCamera) -> Itera
 def _encoder(block: Mapping[str, Any]) -> Any:
     encoder = block.get("video.encoder")
     return encoder.get("vcodec") if isinstance(encoder, Mapping) else None
-
-
-def _size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return width and height from a feature's shape, in the order of its names; default LeRobot's order."""
-    shape, names = feature.get("shape"), feature.get("names")
-    if not isinstance(shape, (list, tuple)) or len(shape) != 3:
-        return None
-    if isinstance(names, (list, tuple)) and len(names) == 3 and {"height", "width"} <= set(names):
-        return int(shape[names.index("width")]), int(shape[names.index("height")])
-    return int(shape[1]), int(shape[0])

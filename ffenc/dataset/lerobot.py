@@ -38,6 +38,7 @@ from ffenc.layout import (
     STATS,
     TASKS,
     TIME_TOLERANCE,
+    frame_axes,
     says_depth,
 )
 from ffenc.paths import check_template, template_fields, template_pattern
@@ -439,11 +440,11 @@ def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     A camera without names gets those of its shape, because LeRobot's policies index them. The shape ``[]`` of
     a single number, which LeRobot cannot load, becomes ``[1]``.
     """
-    shape, names = feature.get("shape"), feature.get("names")
-    if feature["dtype"] in CAMERA_TYPES and names is None and isinstance(shape, list) and len(shape) == 3:
-        first = shape[0] in (1, 3) and shape[2] not in (1, 3)
-        names = ["channels", "height", "width"] if first else ["height", "width", "channels"]
+    axes = frame_axes(feature)
+    if feature["dtype"] in CAMERA_TYPES and feature.get("names") is None and axes is not None:
+        names = ["channels"] * 3
+        names[axes[0]], names[axes[1]] = "height", "width"
         return {**feature, "names": names}
-    if feature["dtype"] not in CAMERA_TYPES and shape == []:
+    if feature["dtype"] not in CAMERA_TYPES and feature.get("shape") == []:
         return {**feature, "shape": [1]}
     return dict(feature)

@@ -30,6 +30,7 @@ from ffenc.layout import (
     TASKS,
     VIDEO_PATH,
     VIDEO_PATH_V2,
+    frame_size,
     says_depth,
 )
 from ffenc.paths import check_template, check_tree, template_pattern
@@ -265,8 +266,7 @@ def _image_fields(key: str, info: Mapping[str, Any], data: list[tuple[Path, int]
 
 
 def _video_fields(feature: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    shape = feature.get("shape")
-    height, width = shape[:2] if isinstance(shape, list) and len(shape) == 3 else (None, None)
+    width, height = frame_size(feature) or (None, None)
     return _fields(
         says_depth(info),
         info.get("video.width", width),

@@ -27,6 +27,7 @@ from ffenc.layout import (
     LEROBOTS_BACKEND,
     TIME_TOLERANCE,
     VIDEO_PATH,
+    frame_size,
     place_columns,
     says_depth,
 )
@@ -151,7 +152,7 @@ class Salvage(SalvagedRows):
             frames[_picture(info)] = frames.get(_picture(info), 0) + info.frames
         if len(frames) < 2:
             return dict(opened)
-        said = (*reversed(list(feature.get("shape") or ())[:2]), says_depth(feature_block(feature)))
+        said = (*(frame_size(feature) or ()), says_depth(feature_block(feature)))
         right = said if said in frames else max(frames, key=lambda one: frames[one])
         for path, info in opened.items():
             if _picture(info) != right:

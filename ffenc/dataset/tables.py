@@ -38,6 +38,7 @@ from ffenc.layout import (
     QUANTILES,
     VIDEO_PATH,
     file_limit,
+    frame_axes,
 )
 
 _Rows = tuple[Episode, NumberedRows]
@@ -342,9 +343,9 @@ def sized_feature(feature: Mapping[str, Any], width: int, height: int) -> dict[s
         feature: its entry in ``info.json``.
         width, height: frame size in pixels.
     """
-    shape, names = list(feature.get("shape") or ()), list(feature.get("names") or ())
-    if len(shape) == len(names) == 3:
-        for name, size in (("height", height), ("width", width)):
-            if name in names:
-                shape[names.index(name)] = size
-    return {**feature, "shape": shape} if "shape" in feature else dict(feature)
+    axes = frame_axes(feature)
+    if axes is None:
+        return dict(feature)
+    shape = list(feature["shape"])
+    shape[axes[0]], shape[axes[1]] = height, width
+    return {**feature, "shape": shape}

@@ -26,6 +26,7 @@ from ffenc import (
 from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.report import report_dataset
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.metadata import check_source
 from ffenc.dataset.verify.records import DecodeRecords, Shown
@@ -255,6 +256,25 @@ def test_what_is_no_video_is_named(video):
     (video / video_of(TOP)).write_bytes(b"not a video" * 100)
     (fault,) = only(verify_dataset(video, deep=True), "video-unreadable")
     assert fault.file == video_of(TOP)
+
+
+def test_the_size_is_read_by_the_names_of_the_axes(video):
+    """Some writers put the channels first, and give axes no names."""
+
+    def first(info, names):
+        feature = info["features"][ANGLE]
+        feature.update(shape=[3, 120, 160], names=names)
+        for name in ("video.width", "video.height"):
+            feature["info"].pop(name, None)
+
+    change_info(video, lambda info: first(info, ["channels", "height", "width"]))
+    assert verify_dataset(video).sound
+    (camera,) = [camera for camera in report_dataset(video).cameras if camera.key == ANGLE]
+    assert (camera.width, camera.height) == (160, 120)
+    change_info(video, lambda info: first(info, None))
+    assert kinds(verify_dataset(video)) == []
+    for names in (["channels", "height", "width"], None):
+        assert tables.sized_feature({"shape": [3, 120, 160], "names": names}, 80, 60)["shape"] == [3, 60, 80]
 
 
 def test_a_dropped_frame_is_found_by_the_number_of_frames(video):

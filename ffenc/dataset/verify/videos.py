@@ -21,7 +21,7 @@ from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.layout import INFO, LEROBOTS_BACKEND, TIME_TOLERANCE, says_depth
+from ffenc.layout import INFO, LEROBOTS_BACKEND, TIME_TOLERANCE, frame_size, says_depth
 from ffenc.words import count
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
@@ -223,9 +223,9 @@ def _check_fields(
     if rate is not None and not (isinstance(rate, int | float) and abs(rate - float(layout.fps)) < 1e-3):
         what = f"info.json has video.fps {rate!r}, the dataset's fps is {float(layout.fps):g}"
         faults.add("video-fields", what, **where)
-    height, width = _shape(layout.features[key])
-    if height is not None and (height, width) != (info.height, info.width):
-        what = f"info.json has shape {width}x{height}, the file is {info.width}x{info.height}"
+    size = frame_size(layout.features[key])
+    if size is not None and size != (info.width, info.height):
+        what = f"info.json has shape {size[0]}x{size[1]}, the file is {info.width}x{info.height}"
         faults.add("video-fields", what, **where)
     if info.pix_fmt in DEPTH_FORMATS and not is_depth(layout, key):
         what = f"is {info.pix_fmt}, but meta/info.json does not mark {key} as depth: LeRobot shows it as RGB"
@@ -236,16 +236,6 @@ def _check_fields(
         )
         what = f"is {info.pix_fmt}{became}"
         faults.add("depth", f"{what}", expected="gray12le or gray16le", **where)
-
-
-def _shape(feature: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Return height and width of a feature, by the names of its axes if it has them."""
-    shape, names = feature.get("shape"), feature.get("names")
-    if not (isinstance(shape, list) and len(shape) == 3):
-        return None, None
-    if isinstance(names, list) and "height" in names and "width" in names and len(names) == 3:
-        return shape[names.index("height")], shape[names.index("width")]
-    return shape[0], shape[1]
 
 
 def _check_places(
