@@ -138,6 +138,7 @@ class _Session(Struct, dict=True):
 
     def run(self) -> None:
         error: str | None = None
+        hung: CameraError | None = None
         self._started()
         try:
             self._newest = {i: Newest(camera) for i, camera in enumerate(self.cameras) if camera.live}
@@ -152,11 +153,17 @@ class _Session(Struct, dict=True):
             raise
         finally:
             for newest in self._newest.values():
-                newest.close()
+                try:
+                    newest.close()
+                except CameraError as found:
+                    hung = hung or found
+            error = error or (str(hung) if hung is not None else None)
             rows = sum(one.rows for one in self._saved)
             root = str(self.recorder.root)
             interrupted = self._ending == "interrupt"
             self.on_event(SessionEnded(root, len(self._saved), rows, interrupted, error))
+        if hung is not None:  # an earlier error is raised instead
+            raise hung
 
     def _started(self) -> None:
         cameras = {}
@@ -241,7 +248,7 @@ class _Session(Struct, dict=True):
         self.on_event(EpisodeStarted(take.episode, take.number, take.episodes, take.attempt))
         for newest in self._newest.values():
             _empty(newest, float(1 / self._fps) / 4)
-        frames = self._frames(_FIRST_SECONDS)
+        frames = self._frames(first=True)
         if frames is None:
             raise CameraError(f"{self._names(self.cameras)}: a file has no frame")
         stopped = self.control.stopped()
@@ -264,20 +271,22 @@ class _Session(Struct, dict=True):
                 missed = clock.next()
                 take.late += missed
                 self._late += missed
-            # Wait half a frame: a camera whose frames arrive at about their due times would otherwise be
-            # alternately early and late, and every other frame would be repeated.
-            frames = self._frames(_FIRST_SECONDS if not take.rows else float(1 / self._fps) / 2)
+            frames = self._frames(first=not take.rows)
         return "source"
 
-    def _frames(self, seconds: float) -> Mapping[str, CapturedFrame | None] | None:
+    def _frames(self, *, first: bool) -> Mapping[str, CapturedFrame | None] | None:
         """Read every camera.
 
         Args:
-            seconds: greatest waiting time for all live cameras together.
+            first: there is no row yet, so every live camera has to give a frame. Otherwise all of them
+                together are waited for half a frame.
 
         Returns:
             Each stream's frame, None for one without a new frame; or None: a file has ended.
         """
+        # Wait half a frame: a camera whose frames arrive at about their due times would otherwise be
+        # alternately early and late, and every other frame would be repeated.
+        seconds = _FIRST_SECONDS if first else float(1 / self._fps) / 2
         until = time.monotonic() + seconds
         frames: dict[str, CapturedFrame | None] = {}
         for i, camera in enumerate(self.cameras):
@@ -289,7 +298,7 @@ class _Session(Struct, dict=True):
                 frames |= found
                 continue
             found = newest.take(max(0.0, until - time.monotonic()))
-            if found is None and (newest.ended or seconds == _FIRST_SECONDS):
+            if found is None and (newest.ended or first):
                 why = "delivers no more frames" if newest.ended else f"no frame has come in {seconds:.0f} s"
                 raise CameraError(f"{self._names([camera])}: {why}")
             frames |= found if found is not None else dict.fromkeys(s.name for s in camera.streams)

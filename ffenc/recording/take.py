@@ -134,7 +134,7 @@ def check_ended(take: Take) -> None:
 
 def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None) -> None:
     """Set a camera's frame for the next row; arguments and errors as for :meth:`Recorder.write`."""
-    track = take.tracks.get(camera_name(camera))
+    track = take.tracks.get(camera_name(camera)) if isinstance(camera, str) else None
     if track is None:
         raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
     feed = track.feed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -129,7 +128,8 @@ class UnfinishedEpisode:
         Raises:
             DestinationError: it cannot be created.
         """
-        name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
+        # With microseconds, so that the order of the names is that of the starts.
+        name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
         episode = cls(root / RECORDINGS / name, settings)
         try:
             episode.finished.mkdir(parents=True)

@@ -20,6 +20,7 @@ from ffenc.config.framerate import time_scale
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
+from ffenc.recording.unfinished import UnfinishedEpisode, interrupted_episodes
 from tests.conftest import system_if_long
 from tests.recording.recording import assert_sound, encoders_of, picture, record, robot, shown, states
 
@@ -46,6 +47,12 @@ def root(interrupted: Path, tmp_path: Path) -> Path:
 def folder_of(root: Path) -> Path:
     [folder] = (root / ".recording").glob("*-*-*")
     return folder
+
+
+def test_episodes_of_one_second_are_in_the_order_of_their_starts(root: Path, tmp_path: Path) -> None:
+    settings = UnfinishedEpisode.open(folder_of(root)).settings
+    started = [UnfinishedEpisode.create(tmp_path / "new", settings).path for _ in range(12)]
+    assert interrupted_episodes(tmp_path / "new") == started
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,9 @@ def test_a_jpeg_of_another_size_or_kind_is_refused_at_its_row(tmp_path: Path) ->
     good = _jpeg(WIDTH, HEIGHT)
     with Recorder(robot(), tmp_path / "data", jpeg={"top"}) as recorder:
         recorder.start_episode()
+        for name in ("tpo", None, 0):
+            with pytest.raises(ConfigError, match=f"no camera {name!r}; there are top"):
+                recorder.write(name, good)  # type: ignore[arg-type]
         for frame, text in (
             (_jpeg(WIDTH // 2, HEIGHT), "got a 32x48 8-bit JPEG; expected a whole JPEG image of 64x48"),
             (good[:-20], "cut short"),

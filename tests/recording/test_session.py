@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from ffenc import RobotPreset, VideoEncoderConfig, VideoReader
 from ffenc.config.source import CameraSource
 from ffenc.errors import CameraError, ConfigError, FfencWarning
-from ffenc.recording.cameras import Camera, CapturedFrame, open_camera, read_number
+from ffenc.recording.cameras import Camera, CapturedFrame, Newest, open_camera, read_number
 from ffenc.recording.cameras.camera import CameraStream
 from ffenc.recording.control import Control
 from ffenc.recording.events import (
@@ -333,6 +335,39 @@ def test_what_was_recorded_of_an_episode_whose_camera_fails_is_kept(tmp_path):
     [back] = recover(tmp_path / "d").episodes
     assert (back.rows, back.lost) == (8, 0)
     assert numbers(tmp_path / "d", 0) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"), [(True, "the cable is loose"), (False, "top: the camera does not answer")]
+)
+def test_a_camera_that_hangs_hides_no_other_error_and_the_session_ends(tmp_path, monkeypatch, fails, said):
+    monkeypatch.setattr("ffenc.recording.session.Newest", partial(Newest, timeout=0.1))
+    monkeypatch.setattr("ffenc.recording.cameras.newest._CLOSE_SECONDS", 0.1)
+    free = threading.Event()
+
+    class Hanging(Source):
+        def read(self, timeout: float) -> Mapping[str, CapturedFrame] | None:
+            if self._given == 5:
+                free.wait(60)
+            return super().read(timeout)
+
+    error = CameraError("the cable is loose")
+    second = Source(live=True, every=1 / FPS, length=15 if fails else None, error=error)
+    cameras = [Hanging(live=True, every=1 / FPS), second]
+    second._pictures = open_camera("other", CameraSource(type="test"), width=64, height=48, fps=Fraction(FPS))
+    second.streams = second._pictures.streams
+    events: list[Event] = []
+    preset = robot(cameras=("top", "other"), on_full="repeat")
+    kept = pytest.warns(FfencWarning, match="was not saved") if fails else contextlib.nullcontext()
+    try:
+        with kept, Recorder(preset, tmp_path / "d") as recorder, pytest.raises(CameraError, match=said):
+            seconds = 90 / FPS if fails else 8 / FPS
+            record_episodes(recorder, cameras, episodes=1, seconds=seconds, on_event=events.append)
+    finally:
+        free.set()
+    assert isinstance(events[-1], SessionEnded)
+    assert said in (events[-1].error or "")
+    assert events[-1].episodes == (0 if fails else 1)
 
 
 def test_a_length_that_is_no_number_is_refused(tmp_path):

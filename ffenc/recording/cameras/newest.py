@@ -12,6 +12,8 @@ from ffenc.recording.cameras.camera import Camera, CapturedFrame
 
 Frames = Mapping[str, CapturedFrame]
 
+_CLOSE_SECONDS = 5.0  # in addition to the timeout of a read
+
 
 class Newest:
     """Reads a live camera all the time in a thread, so that frames are never old.
@@ -63,7 +65,7 @@ class Newest:
             CameraError: it hangs in the camera.
         """
         self._closing = True
-        self._thread.join(self._timeout + 5)
+        self._thread.join(self._timeout + _CLOSE_SECONDS)
         if self._thread.is_alive():
             names = ", ".join(stream.name for stream in self._camera.streams)
             raise CameraError(f"{names}: the camera does not answer; unplug it and plug it in again")
