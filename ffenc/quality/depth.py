@@ -73,7 +73,7 @@ class DepthErrors:
 
     def __init__(self, quantizer: DepthQuantizer | None) -> None:
         low, high = (quantizer.depth_min, quantizer.depth_max) if quantizer else (0.0, np.inf)
-        self.range = low * 1000, high * 1000
+        self.range = round(low * 1000, 6), round(high * 1000, 6)  # 0.07 * 1000 is more than 70
         bands = len(BANDS_M) - 1
         self._counts = np.zeros((bands + 1, _BINS), np.int64)  # the last: at edges
         self._largest = np.zeros(bands + 1)

@@ -48,8 +48,9 @@ def write_compare_page(path: Path, found: CompareResult, fields: Mapping[str, An
         found: the result, with its sources still open.
         fields: the result as plain values; every figure of the report is one of them.
     """
+    program = found.gauge.toolchain.ffmpeg
     shown = {
-        name: [pair for side in sides for pair in _pairs(side, found.metric)]
+        name: [pair for side in sides for pair in _pairs(side, found.metric, program)]
         for name, sides in found.cameras.items()
     }
     write_page(
@@ -71,10 +72,10 @@ def _chosen(side: Against, metric: str) -> list[tuple[str, int, int]]:
     return [("worst frame", *places[ranked[0]]), ("median frame", *places[ranked[len(ranked) // 2]])]
 
 
-def _pairs(side: Against, metric: str) -> list[dict[str, Any]]:
+def _pairs(side: Against, metric: str, program: str) -> list[dict[str, Any]]:
     found = []
     for words, episode, frame in _chosen(side, metric):
-        wanted, shown = _drawn(side, *pictures(side, episode, frame))
+        wanted, shown = _drawn(side, *pictures(side, episode, frame, program))
         found.append(
             {
                 "name": f"{side.path.name}, {words}",
@@ -131,7 +132,7 @@ def write_sheet(path: Path, found: CompareResult) -> None:
         for words, episode, frame in _chosen(sides[0], found.metric):
             cells: list[tuple[str, npt.NDArray[np.uint8]]] = []
             for side in sides:
-                wanted, shown = pictures(side, episode, frame)
+                wanted, shown = pictures(side, episode, frame, found.gauge.toolchain.ffmpeg)
                 one, other = _drawn(side, wanted, shown)
                 if not cells:
                     cells.append(

@@ -265,8 +265,16 @@ def _measure_depth(side: Against, frames: FrameCount) -> None:
     side.depth = errors.result()
 
 
-def pictures(side: Against, episode: int, frame: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return a frame of the reference, after its changes, and of the video: RGB, or millimetres."""
+def pictures(
+    side: Against, episode: int, frame: int, program: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return a frame of the reference, after its changes, and of the video: RGB, or millimetres.
+
+    Args:
+        side: the comparison.
+        episode, frame: the frame.
+        program: the ffmpeg that changes it.
+    """
     wanted, shown = (
         np.asarray(next(iter(footage.read(episode, frame, 1)))) for footage in (side.reference, side.video)
     )
@@ -281,7 +289,7 @@ def pictures(side: Against, episode: int, frame: int) -> tuple[npt.NDArray[Any],
     )
     samples = bytearray()
     run_fed(
-        compile_rgb(raw, program=toolchains()[0].ffmpeg),
+        compile_rgb(raw, program=program),
         [np.ascontiguousarray(wanted).data.cast("B")],
         on_output=samples.extend,
     )

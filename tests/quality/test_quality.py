@@ -16,8 +16,10 @@ from ffenc.compiler.quality import compile_quality
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.clip import Clip
+from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.images import read_header
 from ffenc.quality.compare import quality_of
+from ffenc.quality.depth import DepthErrors
 from ffenc.quality.measure import METRICS, Quality, gauges
 from tests.conftest import FIXTURES, LENGTHS, TOP, find_toolchain, pixels, starts
 from tests.support.make import image_files
@@ -135,3 +137,13 @@ def test_the_command_line_is_compiled_without_looking_at_anything() -> None:
     assert graph.count("format=yuv444p") == 2
     assert "n_threads=2" in graph
     assert "ssim" not in graph
+
+
+def test_depth_at_the_ends_of_the_stored_range_is_inside() -> None:
+    """In binary fractions 0.07 * 1000 is more than 70, and 1.005 * 1000 less than 1005."""
+    errors = DepthErrors(DepthQuantizer(depth_min=0.07, depth_max=1.005))
+    given = np.array([[69, 70, 1005, 1006]], np.uint16)
+    errors.add(given, given)
+    found = errors.result()
+    assert (found.saturated, sum(band[2].share for band in found.bands)) == (0.5, 1)
+    assert errors.range == (70, 1005)

@@ -17,7 +17,7 @@ from ffenc.frames.clip import Clip
 from ffenc.quality.compare import quality_of
 from ffenc.quality.measure import gauges
 from ffenc.tune.compare import compare_sources, comparison_fields
-from tests.conftest import ANGLE, DATASET, FIXTURES, LENGTHS, find_toolchain, pixels, starts
+from tests.conftest import ANGLE, DATASET, FIXTURES, LENGTHS, find_toolchain, newest_program, pixels, starts
 from tests.support.browser import embedded, opened_browser, picture_of
 from tests.support.make import image_files
 
@@ -117,13 +117,19 @@ def test_depth_is_compared_in_millimetres(ffenc, tmp_path: Path) -> None:
     assert drawn[36:156, 320:480].mean() < 2  # nothing is off, and what is not compared is black
 
 
-def test_changed_pictures_are_compared_with_the_source_changed_alike(ffenc, tmp_path: Path) -> None:
+def test_changed_pictures_are_compared_with_the_source_changed_alike(
+    ffenc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the program that is named, also for the sheet."""
     out = tmp_path / "small"
     overrides = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 10)]
     overrides.append((("transform", "resize"), "80x60"))
     reencode_dataset(DATASET, out, cameras=["angle"], overrides=overrides)
     sheet = tmp_path / "sheet.png"
-    fields = ffenc.done("compare", DATASET, out, "--cameras", "angle", "--json", "--sheet", sheet).json
+    program = ["--ffmpeg", newest_program("ffmpeg")]
+    monkeypatch.setenv("FFENC_FFMPEG", str(tmp_path / "another"))
+    words = ["--cameras", "angle", "--json", "--sheet", sheet, "--report", tmp_path / "page.html"]
+    fields = ffenc.done("compare", DATASET, out, *words, *program).json
     [one] = fields["cameras"][0]["results"]
     assert one["quality"]["psnr"]["mean"] > 40
     assert one["transform"]
