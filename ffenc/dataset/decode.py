@@ -172,7 +172,7 @@ def plan_decode(
     depth_streams: list[bool] = []
     quantised = False
     if not root.is_dir():
-        if cameras is not None or episodes is not None:
+        if root.exists() and (cameras is not None or episodes is not None):
             raise ConfigError(f"{root} is one file; cameras and episodes can only be selected in a dataset")
         with _opened(root, plan) as reader:
             depth_streams.append(reader.is_depth)

@@ -24,7 +24,7 @@ from ffenc.recording.unfinished import (
     recording_lock,
 )
 from ffenc.spelling import argument
-from ffenc.words import ranges
+from ffenc.words import count, ranges
 
 _log = logging.getLogger("ffenc.lerobot")
 
@@ -123,8 +123,8 @@ class StreamingVideoEncoder:
             left = interrupted_episodes(root)
             if left:
                 _log.warning(
-                    "%s: %d interrupted episodes are kept in %s; `ffenc recover %s` recovers them",
-                    *(root, len(left), left[0].parent, root),
+                    "%s: %s contains %s; recover with `ffenc recover %s`",
+                    *(root, left[0].parent, count(len(left), "interrupted episode"), root),
                 )
             self._lock = resources.pop_all()
         # What a program that ends leaves open is closed too late: frames in memory need their threads.

@@ -58,6 +58,7 @@ from ffenc.recording.unfinished import (
     recording_lock,
 )
 from ffenc.recording.uninterrupted import Uninterrupted
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -154,8 +155,8 @@ class Recorder:
             interrupted = interrupted_episodes(self.root)
             if interrupted:
                 warnings.warn(
-                    f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
-                    f"{interrupted[0].parent}; {recovery(self.root)} recovers them",
+                    f"{self.root}: {interrupted[0].parent} contains "
+                    f"{count(len(interrupted), 'interrupted episode')}; recover with {recovery(self.root)}",
                     FfencWarning,
                     stacklevel=2,
                 )

@@ -152,7 +152,11 @@ def parse_address(name: str | Path, what: str = "source") -> Address | Path:
     if scheme == "hf":
         return _hub(name, rest)
     parts = rest.rstrip("/").split("/")
-    if not all(parts) or {".", ".."} & set(parts) or "\\" in rest or "?" in rest or "#" in rest:
+    if found := set(rest) & set("?#\\"):
+        raise ConfigError(
+            f"{name}: {min(found)!r} in an address is not supported", expected=f"{scheme}://BUCKET/PATH"
+        )
+    if not all(parts) or {".", ".."} & set(parts):
         raise ConfigError(f"{name} is not an address of a dataset", expected=f"{scheme}://BUCKET/PATH")
     return Address(scheme, "/".join(parts))
 

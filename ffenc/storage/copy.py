@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from msgspec import Struct
@@ -81,6 +81,12 @@ class Mirror:
         self._open: int | None = None
         for place in self.entries:
             inside(self.root, place, str(address))
+            for folder in PurePosixPath(place).parents:
+                if str(folder) in self.entries:
+                    raise SourceError(
+                        f"{address}: {folder} is a file, but {place} needs a folder of this name; delete or "
+                        "rename one of them"
+                    )
         try:
             self._lay_out()
         except OSError as error:

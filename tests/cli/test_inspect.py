@@ -106,4 +106,4 @@ def test_what_is_a_dataset_is_for_info(capsys: pytest.CaptureFixture[str], tmp_p
     assert run(["inspect", str(DATASET)]) == 1
     assert "is a LeRobot dataset; ffenc inspect is for HDF5 files, zarr stores" in capsys.readouterr().err
     assert run(["inspect", str(tmp_path / "none.h5")]) == 1
-    assert "none.h5 is neither a folder nor a supported file" in capsys.readouterr().err
+    assert "none.h5 does not exist; supported are datasets, HDF5 files" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_a_comparison_names_the_worst_frame(ffenc):
 def test_a_comparison_that_cannot_be_is_refused(ffenc, tmp_path):
     whole = LEROBOTS_VIDEO / f"videos/{TOP}/chunk-000/file-000.mp4"
     assert "is a single file" in ffenc.refused("verify", whole, "--against", DATASET)
-    assert "is neither a folder nor a supported file" in ffenc.refused(
+    assert "nothing does not exist; supported are datasets, HDF5 files" in ffenc.refused(
         "verify", LEROBOTS_VIDEO, "--against", tmp_path / "nothing"
     )
 

@@ -156,7 +156,7 @@ def test_a_tree_of_nothing_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     refused(source, tmp_path, "neither a LeRobot dataset nor frames", fps=30)
-    refused(tmp_path / "none", tmp_path, "is neither a folder nor a supported file", fps=30)
+    refused(tmp_path / "none", tmp_path, "none does not exist; supported are datasets", fps=30)
 
 
 def test_odd_sizes_are_refused_before_anything_starts(tmp_path: Path) -> None:

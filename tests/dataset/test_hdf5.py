@@ -476,7 +476,7 @@ def test_damaged_files_and_images_are_named_and_a_restored_source_is_taken_up(
     with h5py.File(path, "a") as root:
         del root["action"]
     refused(path, tmp_path / "b", "is an HDF5 file with an unknown layout.*inspect_source")
-    refused(tmp_path / "nothing.h5", tmp_path / "b", "is neither a folder nor a supported file")
+    refused(tmp_path / "nothing.h5", tmp_path / "b", "nothing.h5 does not exist; supported are")
 
 
 def test_memory_stays_while_a_file_of_many_frames_is_read(tmp_path: Path) -> None:

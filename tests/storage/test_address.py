@@ -39,6 +39,7 @@ def test_what_an_address_means(name: str | Path, meant: object) -> None:
         ("s3://lab//a", "expected s3://BUCKET/PATH"),
         ("s3://lab/../a", "expected s3://BUCKET/PATH"),
         ("s3://lab/a?x=1", "expected s3://BUCKET/PATH"),
+        ("s3://lab/a#1", "'#' in an address is not supported"),
         ("s3://lab/a\nb", "control characters"),
         ("hf://me/cube", "expected hf://datasets/USER/NAME"),
         ("hf://datasets/me", "expected hf://datasets/USER/NAME"),

@@ -238,3 +238,11 @@ def test_a_single_file(s3: S3, folder: Path) -> None:
 def test_nothing_there(s3: S3) -> None:
     with pytest.raises(SourceError, match="s3://lab/none does not exist or is empty"):
         open_mirror(remote("none"))
+
+
+def test_a_name_that_is_a_file_and_a_folder(s3: S3, folder: Path) -> None:
+    s3.upload(folder, "both")
+    s3.client().put_object(Bucket="lab", Key="both/deep", Body=b"file")
+    s3.client().put_object(Bucket="lab", Key="both/deep/er/a.bin", Body=b"folder")
+    with pytest.raises(SourceError, match="s3://lab/both: deep is a file, but deep/er/a.bin needs a folder"):
+        open_mirror(remote("both"))

@@ -42,7 +42,8 @@ def kind_of(path: Path) -> SourceKind:
         if kind.recognises(path):
             return kind
     several = _listed([kind.several for kind in kinds()])
-    raise SourceError(f"{path} is neither a folder nor a supported file; supported are {several}")
+    what = "is neither a folder nor a supported file" if path.exists() else "does not exist"
+    raise SourceError(f"{path} {what}; supported are {several}")
 
 
 def open_source(root: str | Path, opening: Opening) -> DatasetSource:
