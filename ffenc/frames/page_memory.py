@@ -11,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ffenc.ffmpeg.machine import cores
+
 _KEPT = 256 << 20  # bytes of unused memory that are kept for reuse
-_BUDGET = 512 << 20  # bytes of pages that are decompressed at once, compressed bytes included
+_LEAST_KEPT = 1 << 20  # bytes; less is quick to get and to decompress
+# Bytes of pages that are decompressed at once, compressed bytes included: with few cores, one large page after
+# another, so that the compressed bytes of all are in the same memory.
+_BUDGET = min(512, 64 * max(2, cores())) << 20
 _SKIPPED = 1 << 16  # bytes of a stream that are read at once in order to skip them
 
 Value: TypeAlias = "bytes | memoryview[int]"
@@ -46,8 +51,8 @@ decompressing = _Budget(_BUDGET)
 class _Memory:
     """Memory for pages that is reused: page faults of new memory cost more than the decompression.
 
-    The contents of a page stay until the memory is needed: a job reads an episode's first images before it
-    encodes them.
+    The contents of a page that was read in part stay until the memory is needed: a job reads an episode's
+    first images before it encodes them, and several episodes may share a page.
     """
 
     def __init__(self, kept: int) -> None:
@@ -56,12 +61,16 @@ class _Memory:
 
     def take(self, size: int) -> npt.NDArray[np.uint8]:
         """Return memory of at least ``size`` bytes."""
+        if size < _LEAST_KEPT:
+            return np.empty(size, np.uint8)
         with self._lock:
-            fits = [number for number, (own, _) in enumerate(self._free) if own.size >= size]
+            full = size + sum(own.size for own, _ in self._free) > self._kept
+            fits = [n for n, (own, holds) in enumerate(self._free) if own.size >= size and (full or not holds)]
             if fits:
                 best = min(fits, key=lambda n: (self._free[n][1] is not None, self._free[n][0].size))
                 return self._free.pop(best)[0]
-        return np.empty(size, np.uint8)
+        # A camera's next page is often a little larger. Memory that is not written to is not provided.
+        return np.empty(size + size // 16, np.uint8)
 
     def holding(self, holds: Holds) -> npt.NDArray[np.uint8] | None:
         """Return the memory that contains a page, if there is one."""
@@ -74,6 +83,8 @@ class _Memory:
 
     def give(self, own: npt.NDArray[np.uint8], holds: Holds = None) -> None:
         """Return memory for reuse."""
+        if own.size < _LEAST_KEPT:
+            return
         with self._lock:
             self._free.append((own, holds))
             while sum(one.size for one, _ in self._free) > self._kept:
@@ -128,7 +139,7 @@ class Buffer:
 
     def close(self) -> None:
         if self._own is not None:
-            memory.give(self._own, self._holds)
+            memory.give(self._own, self._holds if self._at < len(self.view) else None)
             self._own = None
 
 

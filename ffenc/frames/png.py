@@ -133,7 +133,7 @@ def _text_length(body: bytes, kind: bytes, most: int) -> int:
         return 0
 
 
-def has_filters(pixels: bytes, header: ImageHeader, data: bytes) -> bool:
+def has_filters(pixels: bytes | bytearray, header: ImageHeader, data: bytes) -> bool:
     """Return whether every row of a PNG's decompressed pixels begins with a valid filter type."""
     at = 0
     for rows, stride in png_passes(header, data):
