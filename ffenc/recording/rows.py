@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,7 +183,7 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
         )
     values: dict[str, Any] = {}
     for name, feature in features.items():
-        dtype, size = str(feature["dtype"]), int(np.prod(feature["shape"]))
+        dtype, size = str(feature["dtype"]), math.prod(feature["shape"])
         array = _array(name, row[name])
         if dtype == "string":
             if array.dtype.kind != "U" or array.ndim:

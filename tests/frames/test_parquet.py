@@ -53,9 +53,8 @@ def test_every_codec_and_encoding_gives_what_was_written(
             assert list(read_images(RowRange(path, first, count), "cam")) == values[first : first + count]
 
 
-def test_a_page_is_decompressed_once_for_its_first_images_and_for_all_unless_its_file_is_written(
-    tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def count_pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the size of every page that is decompressed from now on."""
     decompressed: list[int] = []
 
     def counted(data: memoryview, into: memoryview) -> int:
@@ -63,10 +62,39 @@ def test_a_page_is_decompressed_once_for_its_first_images_and_for_all_unless_its
         return int(snappy.decompress_raw_into(data, into))
 
     monkeypatch.setattr(parquet_pages, "snappy", SimpleNamespace(decompress_raw_into=counted))
-    path = tmp_path / "x.parquet"
-    pq.write_table(table_of(images[TOP]), path, row_group_size=36, use_dictionary=False, write_batch_size=72)
+    return decompressed
+
+
+def write_pages(path: Path, values: list[bytes]) -> None:
+    """Write pages of 36 images, and wait until a change of the file would be noticed."""
+    table = table_of(list(values))
+    pq.write_table(table, path, row_group_size=36, use_dictionary=False, write_batch_size=72)
     while time.time_ns() - path.stat().st_ctime_ns < parquet_pages._SAME_TIME_NS:
         time.sleep(0.01)
+
+
+def test_pages_of_other_episodes_do_not_take_the_memory_of_a_page_that_will_be_read_on(
+    tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decompressed = count_pages(monkeypatch)
+    path, values = tmp_path / "x.parquet", images[TOP][:36] * 3
+    write_pages(path, values)
+    first = read_images(RowRange(path, 0, 108), "cam")
+    assert [next(first), next(first)] == values[:2]
+    first.close()
+    for start in (36, 72):  # as large as the first page, and read to their end
+        assert list(read_images(RowRange(path, start, 36), "cam")) == values[start : start + 36]
+    assert len(decompressed) == 3
+    assert list(read_images(RowRange(path, 0, 36), "cam")) == values[:36]
+    assert len(decompressed) == 3
+
+
+def test_a_page_is_decompressed_once_for_its_first_images_and_for_all_unless_its_file_is_written(
+    tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decompressed = count_pages(monkeypatch)
+    path = tmp_path / "x.parquet"
+    write_pages(path, images[TOP])
     reader = read_images(RowRange(path, 0, 72), "cam")
     assert [next(reader), next(reader)] == images[TOP][:2]
     reader.close()
