@@ -15,8 +15,8 @@ from ffenc.ffmpeg.machine import cores
 
 _KEPT = 256 << 20  # bytes of unused memory that are kept for reuse
 _LEAST_KEPT = 1 << 20  # bytes; less is quick to get and to decompress
-# Bytes of pages that are decompressed at once, compressed bytes included: with few cores, one large page after
-# another, so that the compressed bytes of all are in the same memory.
+# Bytes of pages that are decompressed at once, compressed bytes included: with few cores, one large page
+# after another, so that the compressed bytes of all are in the same memory.
 _BUDGET = min(512, 64 * max(2, cores())) << 20
 _SKIPPED = 1 << 16  # bytes of a stream that are read at once in order to skip them
 
@@ -65,10 +65,13 @@ class _Memory:
             return np.empty(size, np.uint8)
         with self._lock:
             full = size + sum(own.size for own, _ in self._free) > self._kept
-            fits = [n for n, (own, holds) in enumerate(self._free) if own.size >= size and (full or not holds)]
+            fits = [
+                (holds is not None, own.size, number)
+                for number, (own, holds) in enumerate(self._free)
+                if own.size >= size and (holds is None or full)
+            ]
             if fits:
-                best = min(fits, key=lambda n: (self._free[n][1] is not None, self._free[n][0].size))
-                return self._free.pop(best)[0]
+                return self._free.pop(min(fits)[2])[0]
         # A camera's next page is often a little larger. Memory that is not written to is not provided.
         return np.empty(size + size // 16, np.uint8)
 
