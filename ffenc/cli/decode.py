@@ -137,8 +137,8 @@ def command(
     """Write the frames of a video, or of a LeRobot v3.0 video dataset, as images or arrays.
 
     OUT is a folder of frame-000000.png (RGB, or 16-bit gray for depth), or a file ending in .npy. A dataset
-    comes into OUT/CAMERA/episode_000000. OUT appears whole, or not at all. How depth was quantised is read
-    from the dataset a file lies in; for other files say it, e.g. --depth_encoder.depth_max=5.
+    is written to OUT/CAMERA/episode_000000. OUT appears complete, or not at all. The quantiser of depth is
+    read from the dataset that contains the file; for other files pass it, as --depth_encoder.depth_max=5.
 
     \b
     Examples:

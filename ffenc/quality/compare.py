@@ -1,4 +1,4 @@
-"""Quality of an episode's video against the images, or the video, that it was made of."""
+"""Quality of an episode's video against the images, or the video, that it was encoded from."""
 
 from __future__ import annotations
 

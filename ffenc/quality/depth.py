@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from ffenc.frames.depth import DepthQuantizer
 
-# From here on, within 1 % of what 16 bits hold, it is what sensors give for farther than they measure, with
-# their noise; 0 is a hole.
+# Sensors return values within 1 % of the greatest 16-bit number, with noise, for surfaces beyond their range;
+# 0 is a pixel without depth.
 NO_READING = 64880
 BANDS_M = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 66.0)
 _STEP = 0.1  # mm, of the histogram of errors
@@ -43,9 +43,9 @@ class DepthError(Struct, frozen=True):
     """The error of decoded depth.
 
     Attributes:
-        all: over all pixels with a depth inside the stored range that are decoded with a depth.
-        edges: over those of them that are beside a step of the depth.
-        bands: (from, to) in metres, and the errors at these distances.
+        all: errors of all pixels with a depth inside the stored range that are decoded with a depth.
+        edges: errors of those of them that are beside a step of the depth.
+        bands: limits of a distance in metres, and the errors of its pixels.
         saturated: share of the pixels with depth that are outside the stored range.
         holes: share of all pixels without depth.
         holes_filled: share of the pixels without depth that are decoded with a depth.
@@ -68,7 +68,7 @@ class DepthErrors:
         quantizer: how depth was quantised; None: all of 16 bits is stored.
 
     Attributes:
-        range: the millimetres that are stored.
+        range: the least and greatest stored depth in millimetres.
     """
 
     def __init__(self, quantizer: DepthQuantizer | None) -> None:
@@ -80,11 +80,12 @@ class DepthErrors:
         self._pixels = self._holes = self._filled = self._made = self._saturated = self._depths = 0
 
     def add(self, given: npt.NDArray[np.uint16], shown: npt.NDArray[Any]) -> float:
-        """Compare a depth map with the one that came back; returns the largest error.
+        """Compare a depth map with its decoded version, and return the greatest error in millimetres.
 
         Args:
-            given: millimetres, ``(H, W)``; 0 is a hole, and 64880 and more no reading: it is not compared.
-            shown: millimetres, integers or floats, of the same shape.
+            given: millimetres, ``(H, W)``; 0 is a pixel without depth. Pixels of 64880 and more are beyond
+                the sensor's range, and are not compared.
+            shown: the decoded depth in millimetres, integers or floats, of the same shape.
         """
         hole, back = given == 0, shown > 0
         real = ~hole & (given < NO_READING)
@@ -109,7 +110,7 @@ class DepthErrors:
         return float(errors.max(initial=0))
 
     def result(self) -> DepthError:
-        """All that were added, together."""
+        """Return the errors over all depth maps that were added."""
         total = int(self._counts[:-1].sum())
         bands = [
             (low, high, _errors(counts, largest, total))
@@ -140,7 +141,7 @@ def _errors(counts: npt.NDArray[np.int64], largest: float, total: int) -> Errors
 
 
 def edges(depth: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Return which pixels of a depth map are beside a step: 50 mm and 5 % to a neighbour that has depth."""
+    """Return which pixels differ from a neighbour with depth by more than both 50 mm and 5 %."""
     found = np.zeros(depth.shape, bool)
     wide = depth.astype(np.int32)
     there = (depth > 0) & (depth < NO_READING)
@@ -182,7 +183,7 @@ class DepthHistory:
         self._counts += np.bincount(millimetres.reshape(-1), minlength=_LARGEST_MM + 1)
 
     def within(self, depth_min: float, depth_max: float) -> DepthRange:
-        """Say what a range leaves out."""
+        """Return a range with the shares of pixels that it excludes; the limits are in metres."""
         counts = self._counts[1:NO_READING]
         low, high = (min(max(round(metres * 1000), 1), NO_READING) for metres in (depth_min, depth_max))
         inside = int(counts[low - 1 : high].sum())
@@ -195,10 +196,13 @@ class DepthHistory:
         )
 
     def suggested(self) -> DepthRange | None:
-        """The range of all but a thousandth at either end, a little wider; None: there is no depth.
+        """Return a range that excludes a thousandth of the depths at either end, widened a little.
 
-        A few depths far behind all others, with nothing between, are a background that the sensor does not
-        measure, and are left out.
+        A few depths far behind all others, with none in between, are a background that the sensor does not
+        measure, and are excluded.
+
+        Returns:
+            None if there is no depth.
         """
         counts = self._counts[1:NO_READING].copy()
         depths = int(counts.sum())
@@ -216,7 +220,7 @@ class DepthHistory:
 
 
 def _background(counts: npt.NDArray[np.int64]) -> int:
-    """Where the background begins in counts of depths from 1 mm on; their length where there is none."""
+    """Return the index in ``counts`` (from 1 mm on) where the background begins; without one, its length."""
     depths = counts.sum()
     there = np.flatnonzero(counts > depths * _STRAY)
     steps = (there[1:] + 1) / (there[:-1] + 1)

@@ -1,4 +1,4 @@
-"""What a quality metric is."""
+"""The description of a quality metric."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ffenc.compiler.quality import QualityFilter
 
 
 class Metric(Struct, frozen=True):
-    """A measure of how alike two pictures are; larger is better.
+    """A measure of the similarity of two frames; a greater value is better.
 
     Attributes:
-        name: as it is called in JSON and on the command line.
-        label: as people write it.
+        name: its name in JSON and on the command line.
+        label: its usual spelling, for tables and plots.
         filter: FFmpeg's filter that computes it.
-        unit: of its values, "" where it has none.
-        digits: behind the point, that mean something.
-        best: of a picture and itself; infinite for those in dB.
-        values: picks a value for each frame out of what FFmpeg has printed and of VMAF's log, in order.
-        mean: of all frames together, of the values of each.
+        unit: unit of its values; "" if they have none.
+        digits: number of significant digits after the decimal point.
+        best: value of identical frames; infinite for metrics in dB.
+        values: returns the value of each frame, in order, from FFmpeg's output and VMAF's log.
+        mean: returns the mean over all frames from the values of each.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Metric(Struct, frozen=True):
 
 
 def printed_values(key: str) -> Callable[[str, str], list[float]]:
-    """Return what picks the values of a key that the metadata filter has printed."""
+    """Return a function that reads the values of a key from the output of the metadata filter."""
     line = re.compile(rf"^lavfi\.{re.escape(key)}=(\S+)$", re.MULTILINE)
     return lambda printed, _: [float(value) for value in line.findall(printed)]
 
@@ -47,6 +47,6 @@ def arithmetic_mean(values: Sequence[float]) -> float:
 
 
 def mean_of_errors(values: Sequence[float]) -> float:
-    """Return the decibels of the mean error: a frame that is identical lowers the error and no more."""
+    """Return the mean error in decibels; an identical frame has no error, instead of an infinite value."""
     error = math.fsum(10 ** (-value / 10) for value in values) / len(values)
     return -10 * math.log10(error) if error else math.inf

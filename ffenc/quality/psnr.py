@@ -1,4 +1,4 @@
-"""PSNR: the mean squared error of luma, in decibels below the largest value of 255."""
+"""PSNR: the mean squared error of luma, in decibels below the peak value of 255."""
 
 from __future__ import annotations
 

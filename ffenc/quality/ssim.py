@@ -1,4 +1,4 @@
-"""SSIM: how alike blocks of 8x8 luma samples are in brightness, contrast and structure; 1 is identical."""
+"""SSIM: the similarity of 8x8 blocks of luma in brightness, contrast and structure; 1 is identical."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""VMAF: what people would say of the picture, 0 to 100, by Netflix's model v0.6.1. Needs a libvmaf in FFmpeg.
+"""VMAF: the quality that viewers would perceive, 0 to 100, by Netflix's model v0.6.1. Requires libvmaf.
 
-Its values are in a log that the library writes itself: the filter notes none of the frame.
+Its values are in a log that the library writes: the filter does not attach them to the frames.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""XPSNR: PSNR of luma, weighted by how much an eye notices at each place. FFmpeg 7.1 and newer."""
+"""XPSNR: PSNR of luma, weighted by the visibility of errors at each place. FFmpeg 7.1 and newer."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Realsense:
         self.streams = tuple(streams)
 
     def _captured(self, colour: Any, depth: Any, frames: Any = None) -> dict[str, CapturedFrame]:
-        """The frames of one moment; ``frames``: the set they are of, where there is one already."""
+        """Return the frames of one moment; ``frames`` is the SDK's set of them, if there is one."""
         captured = {self._name: CapturedFrame(np.array(colour.get_data()), colour.get_timestamp() / 1000)}
         if depth is not None:
             assert self._scale is not None
@@ -117,7 +117,7 @@ class Realsense:
         return captured
 
     def _set_of(self, colour: Any, depth: Any) -> Any:
-        """Two frames as a set, which is what aligning takes; only a processing block can make one."""
+        """Return two frames as a set, which aligning requires; only a processing block can create one."""
         out = self._rs.frame_queue(1)
         block = self._rs.processing_block(
             lambda _, source: source.frame_ready(source.allocate_composite_frame([colour, depth]))
@@ -147,16 +147,16 @@ def _same_pixels(colour: Any, depth: Any) -> bool:
 
 
 class RealsenseDevice(Realsense):
-    """A camera that is plugged in.
+    """A connected camera.
 
     Args:
-        name: the camera's; its depth is NAME_depth.
-        serial: serial number or name of the device; None: the first.
-        width, height: of the colours; depth is brought into their pixels. None: the device chooses.
-        fps: frames a second, a whole number.
-        use_depth: give depth too.
-        unit: of depth: ``mm``: uint16, ``m``: float32.
-        context: a ``pyrealsense2.context`` that knows the devices; None: the system's.
+        name: name of the camera; its depth is NAME_depth.
+        serial: serial number or name of the device; None: the first device.
+        width, height: size of the colour frames in pixels, also of the aligned depth. None: the device's own.
+        fps: frames per second, a whole number.
+        use_depth: also provide depth.
+        unit: unit of depth: ``mm``: uint16, ``m``: float32.
+        context: a ``pyrealsense2.context`` with the devices; None: the system's.
     """
 
     live = True
@@ -247,7 +247,7 @@ class RealsenseDevice(Realsense):
             pipeline.stop()
 
     def _found(self, rs: Any, context: Any) -> str:
-        """The serial number of the device that is meant."""
+        """Return the serial number of the requested device."""
         devices: dict[str, str] = {
             device.get_info(rs.camera_info.serial_number): device.get_info(rs.camera_info.name)
             for device in context.query_devices()

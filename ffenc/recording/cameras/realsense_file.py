@@ -23,20 +23,20 @@ _UNPAIRED = 300  # frames of one stream without one of the other: they are not o
 class RealsenseFile(Realsense):
     """A recording of a RealSense camera: every pair of frames once, in order, however slowly it is read.
 
-    The SDK's own pipeline gives, of some recordings, colour and depth of different moments, since a recording
-    has no matcher, and each frame twice. So the file plays only while a frame is waited for, and frames
-    are paired here by their times. A frame without one of the same moment in the other stream is left out.
+    For some recordings the SDK's own pipeline returns colour and depth of different moments, because a
+    recording has no matcher, and each frame twice. So the file plays only while a frame is awaited, and
+    frames are paired here by their times. A frame without a counterpart of the same moment is left out.
 
     Args:
-        name: the camera's; its depth is NAME_depth.
+        name: name of the camera; its depth is NAME_depth.
         file: the ``.db3`` or ``.bag`` recording.
-        width, height: the size its colours have to have; None: any.
-        fps: frames a second it has to have.
-        use_depth: give depth too.
-        unit: of depth: ``mm``: uint16, ``m``: float32.
+        width, height: required size of the colour frames, in pixels; None: any.
+        fps: required frames per second.
+        use_depth: also provide depth.
+        unit: unit of depth: ``mm``: uint16, ``m``: float32.
 
     Attributes:
-        unpaired: frames that were left out since the last rewind.
+        unpaired: number of frames that were left out since the last rewind.
     """
 
     live = False
