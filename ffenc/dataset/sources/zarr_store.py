@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from ffenc.paths import regular
 
 _MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _METADATA = (*_MARKS, ".zattrs")
+# The last part of the key of a chunk, such as 0.0.0, or 0 of c/0/0. Other files in the folder are not chunks.
+_CHUNK = re.compile(r"c|(c\.)?[0-9]+(\.[0-9]+)*")
 _MOST_OBJECTS = 100_000
 _MOST_METADATA, _MOST_CHUNK = 16 << 20, 512 << 20  # decompressed bytes of a file in a zip file
 
@@ -166,7 +169,7 @@ class ZarrFile(ArrayFile):
             names = [path.name for path in self.files(array)]
         else:
             names = [name.rpartition("/")[2] for name in self._zipped if name.startswith(f"{array}/")]
-        return sum(name not in _METADATA for name in names)
+        return sum(_CHUNK.fullmatch(name) is not None for name in names)
 
     def stored(self, array: str) -> int:
         """Return the stored bytes of an array."""
