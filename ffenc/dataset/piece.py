@@ -35,7 +35,7 @@ from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.publish import published
-from ffenc.frames.sources import FrameSource
+from ffenc.frames.sources import FrameSource, ReadAhead
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.frames.transcode import clip_statistics, damage_named, transcode
 
@@ -284,6 +284,7 @@ class TakenUpTask(Struct, frozen=True):
         return found
 
 
+_AHEAD_BYTES = 256 << 20  # of raw pixels; longer episodes would take too much memory
 _KEPT = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
 
 
@@ -388,10 +389,13 @@ def _encode(
         else:
             assert task.header is not None
             depth = DepthSamples(encoding.config, task.unit) if task.unit is not None else None
+            frames = task._source()
+            if task.episode.length * task.header.raw_bytes <= _AHEAD_BYTES:
+                frames = ReadAhead(frames)  # while the encoders of other tasks fill the cores
             with around.slot:
                 encode_frames(
                     encoding,
-                    task._source(),
+                    frames,
                     task.header,
                     temporary,
                     depth=depth,

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -65,6 +65,31 @@ class FrameSource(Protocol):
 
     def fingerprint(self) -> str:
         """Return a text that changes when the source's files change."""
+
+
+class ReadAhead:
+    """A frame source whose first frame is read before the others are asked for.
+
+    The first frame takes longest: a file is opened, and of an episode in a table, a page is decompressed.
+
+    Args:
+        frames: the frames.
+    """
+
+    def __init__(self, frames: FrameSource) -> None:
+        self._frames = frames
+        rest = iter(frames)
+        self._begun: Iterator[EncodedFrame] | None = chain(list(islice(rest, 1)), rest)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        begun, self._begun = self._begun, None
+        return iter(self._frames) if begun is None else begun
+
+    def fingerprint(self) -> str:
+        return self._frames.fingerprint()
 
 
 def files_fingerprint(paths: Iterable[Path]) -> str:

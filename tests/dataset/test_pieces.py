@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from ffenc.dataset.piece import Surroundings, run_piece
 from ffenc.dataset.pieces import asked_of
 from ffenc.dataset.plan import JobPlan
 from ffenc.frames.verify import verify_joined
+from ffenc.paths import read_bytes
 from tests.conftest import FIXTURES, newest_program
 
 LENGTHS = (4, 1, 3, 5)
@@ -192,3 +196,30 @@ def test_statistics_of_copied_depth_are_taken_over_only_with_the_same_quantiser(
         stats.append((record.resumed, record.stats["max"][0][0][0]))
     assert [resumed for resumed, _ in stats] == [False, True, False]
     assert stats[0][1] == stats[1][1] > stats[2][1]
+
+
+@pytest.mark.parametrize("most", [256 << 20, 0])
+def test_the_first_image_is_read_while_the_piece_waits_for_its_slot(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("ffenc.dataset.piece._AHEAD_BYTES", most)
+    planned = plan_reencode(tree, tmp_path / "out", fps=30, task="x", overrides=B_FRAMES, cameras=["left"])
+    task = planned.streams[0].task(planned, planned.episodes[0], tmp_path)
+    read: list[Path] = []
+
+    def reading(path: Path, limit: int) -> bytes:
+        read.append(path)
+        return read_bytes(path, limit)
+
+    monkeypatch.setattr("ffenc.frames.sources.read_bytes", reading)
+    slot = threading.Semaphore(0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run_piece, task, Surroundings(slot=slot))
+        until = time.monotonic() + (60 if most else 1)
+        while not read and not waiting.done() and time.monotonic() < until:
+            time.sleep(0.01)
+        ahead = len(read)
+        slot.release()
+        assert waiting.result(timeout=60).frames == LENGTHS[0]
+    assert ahead == (1 if most else 0)
+    assert len(read) == LENGTHS[0]  # each image once
