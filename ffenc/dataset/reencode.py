@@ -119,7 +119,7 @@ def plan_reencode(
     def choose(listed: Sequence[EpisodeRef]) -> list[EpisodeRef]:
         return _choose_episodes(listed, episodes, shard)
 
-    opened = open_source(
+    base = open_source(
         source,
         Opening(
             fps=fps,
@@ -138,21 +138,7 @@ def plan_reencode(
             on_gap=on_gap,
         ),
     )
-    base = opened
-    if isinstance(opened, LeRobotV3 | LeRobotV21):
-        if any(key == ("robot_type",) for key, _ in overrides):
-            raise ConfigError(
-                f"{argument('robot_type')} would have no effect: a dataset keeps its own; "
-                "ffenc edit changes it"
-            )
-        if retime:
-            say_shift([opened])
-        opened = thinned(opened, opened.fps if fps is None else fps, nearest=fps_nearest)
-    elif fps_nearest:
-        raise ConfigError(
-            f"{argument('fps_nearest', True)} applies to datasets; other sources get the rate of "
-            f"{argument('fps')}"
-        )
+    opened = _at_rate(base, fps, overrides, nearest=fps_nearest, retime=retime)
     chosen = _choose_cameras(opened, cameras)
     named = {camera_name(camera.key): camera.depth for camera in chosen}
     check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
@@ -170,24 +156,107 @@ def plan_reencode(
     threads = robot.encoder_threads if encoder_threads is None else encoder_threads
     count, threads = share_cores(len(chosen) * len(picked), workers, threads)
     candidates = toolchains(ffmpeg, ffprobe)
+    streams = _streams(
+        *(Chooser(opened, candidates, threads), opened, chosen, picked, robot, overrides),
+        keep=preset is None,
+        stale=stale,
+        force=force,
+    )
+    given = any(key == ("encoder_threads",) for key, _ in overrides)
+    check_threads(robot.encoder_threads if given and encoder_threads is None else encoder_threads, streams)
+    if force and all(isinstance(camera.stored, ImageHeader) for camera in chosen):
+        raise ConfigError(
+            f"{argument('force', True)} would have no effect: the frames are images, which are "
+            "always encoded; leave it out"
+        )
+    if workers is None and sum(stream.source_bytes for stream in streams) <= _SMALL_BYTES:
+        count = even_rounds(len(chosen) * len(picked), count)
+    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
+    exact = wants_exact(stats, combined=combined)
+    return JobPlan(
+        *(opened, target, picked, streams, count, candidates[0]),
+        stale=stale,
+        edits=opened.reading if isinstance(opened, PlainSource) else {},
+        exact=exact,
+        source_fps=base.fps if opened is not base else None,
+    )
+
+
+def _at_rate(
+    opened: DatasetSource,
+    fps: int | float | str | Fraction | None,
+    overrides: Sequence[tuple[KeyPath, Any]],
+    *,
+    nearest: bool,
+    retime: bool,
+) -> DatasetSource:
+    """Return a source at a lower frame rate (None: its own), after refusing settings without effect.
+
+    Raises:
+        ConfigError: a setting without effect, or a rate that is not accepted.
+    """
+    if isinstance(opened, LeRobotV3 | LeRobotV21):
+        if any(key == ("robot_type",) for key, _ in overrides):
+            raise ConfigError(
+                f"{argument('robot_type')} would have no effect: a dataset keeps its own; "
+                "ffenc edit changes it"
+            )
+        if retime:
+            say_shift([opened])
+        return thinned(opened, opened.fps if fps is None else fps, nearest=nearest)
+    if nearest:
+        raise ConfigError(
+            f"{argument('fps_nearest', True)} applies to datasets; other sources get the rate of "
+            f"{argument('fps')}"
+        )
+    return opened
+
+
+def _streams(
+    chooser: Chooser,
+    source: DatasetSource,
+    chosen: Sequence[Camera],
+    picked: Sequence[EpisodeRef],
+    robot: RobotPreset,
+    overrides: Sequence[tuple[KeyPath, Any]],
+    *,
+    keep: bool,
+    stale: Stale,
+    force: bool,
+) -> list[Stream]:
+    """Select the settings and the encoder of each camera.
+
+    Args:
+        chooser: tries the settings.
+        source: the source, at its rate.
+        chosen, picked: the selected cameras and episodes.
+        robot: the preset, with the overrides.
+        overrides: settings that were passed.
+        keep: no preset was named, so a video keeps the settings that are not overridden.
+        stale: statistics that are not those of the rows.
+        force: encode also a video that has its settings already.
+
+    Raises:
+        ConfigError: settings that do not apply, or cannot be encoded.
+        ToolchainError: no FFmpeg on this machine can do it.
+    """
     asked = {key[-1] for key, _ in overrides}
-    chooser = Chooser(opened, candidates, threads)
     streams: list[Stream] = []
     wanted = {camera.key: robot.transform_for(camera.key) for camera in chosen}
     changes = {camera.key: _changes(overrides, camera) for camera in chosen}
     configs: dict[str, VideoEncoderConfig | None] = {}
     for camera in chosen:
         configs[camera.key] = robot.encoder_for(camera.key, depth=camera.depth)
-        if preset is None and "vcodec" not in changes[camera.key] and isinstance(camera.stored, StreamInfo):
+        if keep and "vcodec" not in changes[camera.key] and isinstance(camera.stored, StreamInfo):
             # Default settings are for images; a video keeps the settings that are not overridden.
             configs[camera.key] = _kept(camera, changes[camera.key])
     depth = {camera_name(c.key): one.pix_fmt for c in chosen if c.depth and (one := configs[c.key])}
     check_quantisers(depth, overrides)
     for camera in chosen:
         config = configs[camera.key]
-        known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
+        known = camera.key in source.stats() and source.has_episode_stats(camera.key)
         known = known and camera.key not in stale.episodes
-        size = opened.camera_bytes(camera.key, picked)
+        size = source.camera_bytes(camera.key, picked)
         try:
             transform = changing(wanted[camera.key], camera)
             if isinstance(camera.stored, ImageHeader):
@@ -207,31 +276,14 @@ def plan_reencode(
                         source_bytes=size,
                         force=force,
                         asked=asked,
-                        keep=preset is None and not changes[camera.key],
+                        keep=keep and not changes[camera.key],
                         transform=transform,
                     )
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
     check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
-    given = any(key == ("encoder_threads",) for key, _ in overrides)
-    check_threads(robot.encoder_threads if given and encoder_threads is None else encoder_threads, streams)
-    if force and all(isinstance(camera.stored, ImageHeader) for camera in chosen):
-        raise ConfigError(
-            f"{argument('force', True)} would have no effect: the frames are images, which are "
-            "always encoded; leave it out"
-        )
-    if workers is None and sum(stream.source_bytes for stream in streams) <= _SMALL_BYTES:
-        count = even_rounds(len(chosen) * len(picked), count)
-    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
-    exact = wants_exact(stats, combined=combined)
-    return JobPlan(
-        *(opened, target, picked, streams, count, candidates[0]),
-        stale=stale,
-        edits=opened.reading if isinstance(opened, PlainSource) else {},
-        exact=exact,
-        source_fps=base.fps if opened is not base else None,
-    )
+    return streams
 
 
 def reencode_dataset(
