@@ -135,6 +135,7 @@ def plan_reencode(
             choose=choose if partial and (shard is None or fps is None) else None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
             usual_mapping=robot.source,
+            programs=(ffmpeg, ffprobe),
             on_gap=on_gap,
         ),
     )

@@ -122,7 +122,8 @@ def open_footage(
         return [_of_file(path, clip, rate or frame_rate(clip), readers)]
     names = None if cameras is None else tuple(cameras)
     partial = episodes is not None or on_damage is not None
-    opening = Opening(fps=fps, cameras=names, follow_links=follow_links, partial=partial)
+    programs = ffmpeg, ffprobe
+    opening = Opening(fps=fps, cameras=names, follow_links=follow_links, partial=partial, programs=programs)
     opened = open_source(source, opening)
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffenc import FfencWarning, SourceError, reencode_dataset, verify_dataset
+from ffenc import FfencWarning, SourceError, contact_sheet, reencode_dataset, verify_dataset
 from ffenc.config.mapping import build_mapping
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.sources.ros import RosSource
-from tests.conftest import psnr
+from tests.conftest import newest_program, psnr
 from tests.support.read import frames_of
 from tests.support.recorded import _Messages, samples, video_packets, write_mcap
 
@@ -80,6 +80,21 @@ def alike(frames: np.ndarray, wanted: np.ndarray) -> None:
     """Each frame is the picture that is wanted, and nearer to it than to any other."""
     assert len(frames) == len(wanted)
     assert min(psnr(one, other) for one, other in zip(frames, wanted, strict=True)) > 33
+
+
+def test_video_of_a_bag_is_read_by_the_program_that_is_named(
+    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packets, order = reordered(pictures, "h264")
+    path, out = tmp_path / "a.mcap", tmp_path / "out"
+    written(path, packets, [BEGIN + place * STEP for place in order])
+    monkeypatch.setenv("FFENC_FFMPEG", str(tmp_path / "another"))
+    monkeypatch.setenv("FFENC_FFPROBE", str(tmp_path / "another"))
+    programs: dict[str, Any] = {name: newest_program(name) for name in ("ffmpeg", "ffprobe")}
+    fast = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 8)]
+    reencode_dataset(path, out, mapping=build_mapping(CAM), task="x", overrides=fast, **programs)
+    assert verify_dataset(out, against=path, **programs).sound
+    assert contact_sheet(path, tmp_path / "sheet.png", mapping=build_mapping(CAM), **programs) == []
 
 
 @pytest.mark.parametrize(("codec", "opened_groups"), [("h264", False), ("h265", False), ("h265", True)])

@@ -18,7 +18,7 @@ from ffenc.dataset.model import Camera
 from ffenc.dataset.remote import source_path
 from ffenc.errors import ConfigError, DestinationError, FfencError
 from ffenc.ffmpeg.process import run_fed
-from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth_images import millimetres, read_depth
 from ffenc.frames.encode import fed_format
 from ffenc.frames.header import ImageHeader
@@ -183,12 +183,12 @@ def contact_sheet(
         mapping = load_mapping(mapping)
     if mapping is None:
         mapping = build_mapping((contents or inspect_source(place)).mapping)
-    program = toolchains(ffmpeg, ffprobe)[0].ffmpeg
+    programs = toolchains(ffmpeg, ffprobe)[0]
     kind, shown, faults = kind_of(place), [], []
     for name, camera in mapping.cameras.items():
         alone = mapping.replace(cameras={name: camera}, features={}, task=None)
         try:
-            shown.append((name, *_first_picture(place, kind, alone, program)))
+            shown.append((name, *_first_picture(place, kind, alone, programs)))
         except FfencError as error:
             faults.append(f"{name}: {error.cause}")
     if not shown:
@@ -201,16 +201,17 @@ def contact_sheet(
 
 
 def _first_picture(
-    path: Path, kind: SourceKind, mapping: SourceMapping, program: str
+    path: Path, kind: SourceKind, mapping: SourceMapping, programs: Toolchain
 ) -> tuple[str, npt.NDArray[np.uint8]]:
     """Return a description of the first frame of the mapping's single camera, and the frame as RGB."""
     from ffenc.dataset.sources.kind import Opening  # noqa: PLC0415 - which knows this
 
-    source = kind.open(path, Opening(usual_fps=30, mapping=mapping))
+    named = programs.ffmpeg, programs.ffprobe
+    source = kind.open(path, Opening(usual_fps=30, mapping=mapping, programs=named))
     camera = source.cameras[0]
     frame = next(iter(source.frames(camera.key, source.episodes[0])))
     what = str(camera.stored) if isinstance(camera.stored, ImageHeader) else f"{camera.stored.codec} video"
-    return what + (" depth" if camera.depth else ""), as_picture(frame, camera, program)
+    return what + (" depth" if camera.depth else ""), as_picture(frame, camera, programs.ffmpeg)
 
 
 def as_picture(frame: EncodedFrame, camera: Camera, program: str) -> npt.NDArray[np.uint8]:

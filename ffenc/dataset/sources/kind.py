@@ -38,6 +38,7 @@ class Opening(Struct, frozen=True):
         mapping: meaning of its arrays or topics.
         on_gap: what to do if a frame has no message; None: as in the mapping.
         usual_mapping: mapping in a preset.
+        programs: names or paths of ffmpeg and ffprobe; None: those that are found.
     """
 
     fps: int | float | str | Fraction | None = None
@@ -53,6 +54,7 @@ class Opening(Struct, frozen=True):
     mapping: SourceMapping | None = None
     on_gap: OnGap | None = None
     usual_mapping: SourceMapping | None = None
+    programs: tuple[str | None, str | None] = (None, None)
 
     def rate(self, path: Path, what: str, own: int | float | str | None = None) -> Fraction:
         """Return the frame rate: ``fps``, else the source's own, else the preset's.

@@ -18,7 +18,10 @@ from ffenc.spelling import argument
 _FILES = ("lerobot", "hdf5", "zarr_store", "ros", "png_tree")
 
 # Fields that every kind accepts, or that a preset may set for sources of other kinds.
-_OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "choose", "usual_mapping")
+_OF_ALL = (
+    *("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "choose", "usual_mapping"),
+    "programs",
+)
 
 
 def kinds() -> Iterator[SourceKind]:

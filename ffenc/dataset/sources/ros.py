@@ -71,6 +71,7 @@ class RosSource(PlainSource):
         task: text of the task, which overrides the mapping's; None: as in the mapping.
         robot_type: LeRobot's name for the robot, or None.
         cameras: keys to read, with or without ``observation.images.``; None: all.
+        programs: ffmpeg and ffprobe; None: those that are found.
 
     Raises:
         SourceError: a bag is damaged, a topic is missing, or a frame has no message.
@@ -88,6 +89,7 @@ class RosSource(PlainSource):
         task: str | None = None,
         robot_type: str | None = None,
         cameras: Sequence[str] | None = None,
+        programs: tuple[str | None, str | None] = (None, None),
     ) -> None:
         _check_mapping(mapping)
         keys = {camera_key(name): one for name, one in mapping.cameras.items()}
@@ -107,7 +109,11 @@ class RosSource(PlainSource):
         self._task_takes: list[npt.NDArray[np.int64]] = []
         texts: dict[str, int] = {}
         indexes = indexed(
-            bags, mapping, keys, set(self._topics().values()), rate=fps, half=self._half, time=self._time
+            *(bags, mapping, keys, set(self._topics().values())),
+            rate=fps,
+            half=self._half,
+            time=self._time,
+            programs=programs,
         )
         for bag, index in zip(bags, indexes, strict=True):
             self._read(bag, index, fps, texts, task)
@@ -400,6 +406,7 @@ def _open(path: Path, opening: Opening) -> RosSource:
         task=opening.task,
         robot_type=opening.robot_type,
         cameras=opening.cameras,
+        programs=opening.programs,
     )
 
 

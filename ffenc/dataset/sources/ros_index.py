@@ -45,6 +45,7 @@ def indexed(
     rate: Fraction,
     half: int,
     time: TimeMapping,
+    programs: tuple[str | None, str | None],
 ) -> list[Index]:
     """Index the messages of all recordings, several at once.
 
@@ -56,12 +57,13 @@ def indexed(
         rate: frames per second.
         half: half the interval between two frames, in nanoseconds.
         time: which time stamps to use.
+        programs: ffmpeg and ffprobe; None: those that are found.
 
     Raises:
         SourceError: a topic is missing, or a camera's topic has no images.
     """
     threads, _ = share_cores(max(len(bags), 1), None, None)
-    look = _Look(mapping, cameras, topics, rate, half, time)
+    look = _Look(mapping, cameras, topics, rate, half, time, programs)
     places = range(len(bags))
     found = dict(run_units(places, lambda n: look.at(bags[n]), threads=threads, stop=lambda: None))
     return [found[place] for place in places]
@@ -76,6 +78,7 @@ class _Look(Struct, frozen=True):
     rate: Fraction
     half: int
     time: TimeMapping
+    programs: tuple[str | None, str | None]
 
     def at(self, bag: Bag) -> Index:
         """Index all messages that are needed; called from any thread."""
@@ -130,7 +133,7 @@ class _Look(Struct, frozen=True):
         stream = Stream(topic, np.array(received, np.int64), own, size, self.half)
         if kind_of(bag.topics[topic].type) != "video" or topic not in {c.path for c in self.cameras.values()}:
             return stream
-        stream, packets[topic] = decodable(bag, stream, self.rate, self.time.stamps)
+        stream, packets[topic] = decodable(bag, stream, self.rate, self.time.stamps, self.programs)
         return stream
 
 

@@ -83,6 +83,7 @@ class Packets:
         bag, topic: the recording and its topic.
         fps: frame rate of the file: frame i is at i / fps.
         stamps: time of each message of the topic in nanoseconds, used to find lost messages.
+        programs: ffmpeg and ffprobe; None: those that are found.
 
     Attributes:
         shown: index of the message of each frame of the file, in display order.
@@ -91,13 +92,22 @@ class Packets:
         reordered: display order differs from decoding order.
         path: path of the file.
         info: its stream fields.
+        programs: the programs that decode it.
 
     Raises:
         SourceError: the codec is not supported, or the packets are damaged.
     """
 
-    def __init__(self, bag: Bag, topic: str, fps: Fraction, stamps: Numbers) -> None:
+    def __init__(
+        self,
+        bag: Bag,
+        topic: str,
+        fps: Fraction,
+        stamps: Numbers,
+        programs: tuple[str | None, str | None] = (None, None),
+    ) -> None:
         self.bag, self.topic, self.fps = bag, topic, fps
+        self.programs = toolchains(*programs)[0]
         self._folder = Path(tempfile.mkdtemp(prefix="ffenc-bag-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._where = f"{bag.path}: {topic}"
@@ -111,7 +121,7 @@ class Packets:
         self.shown: Numbers = every
         if not (self.reordered or gaps or self._damaged):
             return
-        decoded = decoded_frames(self.path, self.info, ffprobe=self._programs.ffprobe)
+        decoded = decoded_frames(self.path, self.info, ffprobe=self.programs.ffprobe)
         order = np.array([frame.place for frame in decoded], np.int64)
         self.reordered = bool((np.diff(order) < 0).any())
         whole = np.zeros(len(every), bool)
@@ -130,10 +140,6 @@ class Packets:
             self._write_stream(set(self.shown.tolist()))
         elif self.lost:
             self.info = self._copied(self.shown)
-
-    @property
-    def _programs(self) -> Any:
-        return toolchains()[0]
 
     def _find_first(self) -> None:
         self.first = 0
@@ -167,7 +173,7 @@ class Packets:
             fps=self.fps,
             output=str(self.path),
             tag=next(row.tag for row in CODECS.values() if row.stream == self.codec),
-            program=self._programs.ffmpeg,
+            program=self.programs.ffmpeg,
         )
         try:
             try:
@@ -176,7 +182,7 @@ class Packets:
                 if error.unable or error.returncode:
                     raise
                 self._damaged = True  # FFmpeg decodes the first packets, and reports what is missing
-            info = probe(self.path, times=True, ffprobe=self._programs.ffprobe)
+            info = probe(self.path, times=True, ffprobe=self.programs.ffprobe)
         except FfmpegError as error:
             if error.unable:
                 raise
@@ -216,7 +222,7 @@ class Packets:
         with self.path.open("wb") as file:
             for packet in self._chosen(numbers):
                 file.write(packet)
-        self.info = probe(self.path, times=True, rate=self.fps, ffprobe=self._programs.ffprobe)
+        self.info = probe(self.path, times=True, rate=self.fps, ffprobe=self.programs.ffprobe)
 
     @cached_property
     def places(self) -> dict[int, int]:
@@ -271,7 +277,13 @@ def _gaps(stamps: Numbers) -> bool:
     return bool(len(steps)) and float(steps.max()) > _GAP * float(np.median(steps))
 
 
-def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stream, Packets]:
+def decodable(
+    bag: Bag,
+    stream: Stream,
+    fps: Fraction,
+    which: str,
+    programs: tuple[str | None, str | None] = (None, None),
+) -> tuple[Stream, Packets]:
     """Return a topic's times and packets, limited to the video that can be decoded.
 
     Args:
@@ -279,6 +291,7 @@ def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stre
         stream: times of the topic.
         fps: frames per second.
         which: time stamps to use, ``header`` or ``received``.
+        programs: ffmpeg and ffprobe; None: those that are found.
 
     Raises:
         SourceError: as for :class:`Packets`, or the time stamps are in neither order.
@@ -287,7 +300,7 @@ def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stre
         FfencWarning: packets cannot be decoded, or frames get time stamps of other messages.
     """
     given = stream.stamps(which)
-    packets = Packets(bag, stream.topic, fps, given)
+    packets = Packets(bag, stream.topic, fps, given, programs)
     where = f"{bag.path}: {stream.topic}"
     counts = {
         "packets before the first key frame": packets.first,
@@ -326,7 +339,8 @@ class DecodedFrames:
         packets = self._packets
         where = f"{packets.bag.path}: {packets.topic}"
         rate = packets.fps if packets.info.raw else None
-        with VideoReader(packets.path, rate=rate) as reader:
+        ffmpeg, ffprobe = packets.programs.ffmpeg, packets.programs.ffprobe
+        with VideoReader(packets.path, rate=rate, ffmpeg=ffmpeg, ffprobe=ffprobe) as reader:
             runs = [(number, len(list(same))) for number, same in groupby(self._picks.tolist())]
             places = [packets.places[number] for number, _ in runs]
             for (number, times), frame in zip(runs, reader.each(places), strict=True):

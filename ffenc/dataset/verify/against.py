@@ -49,15 +49,25 @@ class Source:
         layout: of the compared dataset. A source without a frame rate gets that of the dataset; arrays and
             topics are read with the mapping that the dataset was created with.
         follow_links: see :func:`~ffenc.paths.check_tree`.
+        programs: ffmpeg and ffprobe; None: those that are found.
 
     Raises:
         SourceError: not a supported source, or damaged.
     """
 
-    def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        layout: Layout,
+        *,
+        follow_links: bool = False,
+        programs: tuple[str | None, str | None] = (None, None),
+    ) -> None:
         fps = None if (root / INFO).is_file() else layout.fps
         mapping = source_mapping(layout.root)
-        opening = Opening(fps=fps, follow_links=follow_links, partial=True, usual_mapping=mapping)
+        opening = Opening(
+            fps=fps, follow_links=follow_links, partial=True, usual_mapping=mapping, programs=programs
+        )
         self._source = open_source(root, opening)
         self._layout = layout
         self._cameras = {camera.key: camera for camera in self._source.cameras}

@@ -159,7 +159,7 @@ def verify_dataset(
             raise ConfigError(
                 f"{place} has no video cameras; {argument('against')} compares videos with their source"
             )
-        source = Source(origin, layout, follow_links=follow_links)
+        source = Source(origin, layout, follow_links=follow_links, programs=(ffmpeg, ffprobe))
         depth = [key for key in layout.videos if is_depth(layout, key) and key in source.cameras]
         if max_depth_error is not None and not depth:
             raise ConfigError(

@@ -127,8 +127,9 @@ def look_at_source(
     max_depth_error: float | None,
 ) -> list[tuple[int, Comparison]]:
     """Compare a video with its source; see :func:`~ffenc.dataset.verify.against.compare_file`."""
+    programs = (candidates[0].ffmpeg, candidates[0].ffprobe) if candidates else (None, None)
     return compare_file(
-        *(video, seen, _source(origin, layout.root, follow_links), faults),
+        *(video, seen, _source(origin, layout.root, follow_links, programs), faults),
         layout=layout,
         listing=listing,
         max_depth_error=max_depth_error,
@@ -139,7 +140,7 @@ def look_at_source(
 
 
 @lru_cache(maxsize=2)  # a worker checks many files of one source
-def _source(origin: Path, root: Path, follow_links: bool) -> Source:
+def _source(origin: Path, root: Path, follow_links: bool, programs: tuple[str | None, str | None]) -> Source:
     layout = read_layout(root, Faults())
     assert layout is not None
-    return Source(origin, layout, follow_links=follow_links)
+    return Source(origin, layout, follow_links=follow_links, programs=programs)
