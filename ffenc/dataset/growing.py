@@ -329,6 +329,11 @@ def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
             raise SourceError(f"{path}: cannot be read: {error}; ffenc verify {root} says more") from None
         if missing:
             raise SourceError(f"{path}: has no column {min(missing)}; ffenc verify {root} says more")
+        for name in table.column_names:
+            if table[name].null_count or not pa.types.is_integer(table[name].type):
+                raise SourceError(
+                    f"{path}: has rows without a whole number in {name}; ffenc verify {root} says more"
+                )
         if table["episode_index"].to_pylist() != list(range(episodes, episodes + table.num_rows)):
             raise SourceError(f"{path}: its episodes are not numbered from {episodes} on")
         episodes += table.num_rows

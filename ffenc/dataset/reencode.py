@@ -174,10 +174,13 @@ def plan_reencode(
         count = even_rounds(len(chosen) * len(picked), count)
     combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     exact = wants_exact(stats, combined=combined)
+    edits: dict[str, Any] = {}
+    if isinstance(opened, PlainSource):
+        edits = {**opened.reading, **({"robot_type": robot.robot_type} if robot.robot_type else {})}
     return JobPlan(
         *(opened, target, picked, streams, count, candidates[0]),
         stale=stale,
-        edits=opened.reading if isinstance(opened, PlainSource) else {},
+        edits=edits,
         exact=exact,
         source_fps=base.fps if opened is not base else None,
     )

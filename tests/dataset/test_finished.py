@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,20 @@ def reencode(source: Path, out: Path, crf: int = 40, episodes: tuple[int, ...] =
     return reencode_dataset(
         source, out, cameras=["angle"], episodes=episodes, overrides=settings, resume=True
     )
+
+
+def test_a_tree_for_another_robot_is_another_job(png_tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for robot, complete in (("arm", False), ("arm", True), ("leg", None)):
+        path = tmp_path / "robot.yaml"
+        path.write_text(f"robot_type: {robot}\ncamera_encoder: {{vcodec: h264}}")
+        job: dict[str, Any] = {"cameras": ["angle"], "fps": 30, "task": "x", "preset": path, "resume": True}
+        if complete is None:
+            with pytest.raises(DestinationError, match="is the result of another job"):
+                reencode_dataset(png_tree, out, **job)
+        else:
+            assert reencode_dataset(png_tree, out, **job).complete_before == complete
+    assert json.loads((out / "meta/info.json").read_text())["robot_type"] == "arm"
 
 
 def test_a_result_that_is_complete_is_recognised_by_the_job_that_made_it(tmp_path: Path) -> None:

@@ -344,6 +344,28 @@ def test_what_does_not_fit_a_dataset_is_refused(changes: Mapping[str, Any], said
         GrowingDataset(VIDEO, **{**aloha(), **changes})
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("length", [FRAMES, None]),
+        ("length", [FRAMES, 0.5]),
+        ("length", ["12", "12"]),
+        ("data/file_index", [0, None]),
+        ("episode_index", [0, None]),
+        (f"videos/{FRONT}/chunk_index", [None, 0]),
+    ],
+)
+def test_an_episode_list_without_whole_numbers_is_refused(
+    tmp_path: Path, film: Film, name: str, values: list[Any]
+) -> None:
+    grow(tmp_path / "d", film, range(2))
+    path = tmp_path / "d" / LIST
+    listed = pq.read_table(path)
+    pq.write_table(listed.set_column(listed.column_names.index(name), name, pa.array(values)), path)
+    with pytest.raises(SourceError, match=rf"file-000\.parquet: has rows without a whole number in {name}"):
+        growing(tmp_path / "d")
+
+
 def info_with(**changes: Any) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         path = root / "meta/info.json"
