@@ -6,8 +6,10 @@ zarr is imported where it is used: it takes half a second of every worker.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -19,6 +21,8 @@ import pytest
 
 from ffenc import ConfigError, FfencWarning, SourceError, plan_reencode, reencode_dataset, verify_dataset
 from ffenc.config.mapping import build_mapping
+from ffenc.dataset.sources.kind import Opening
+from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.sources.zarr_chunks import chunks_of
 from tests.conftest import psnr
 from tests.support.read import column, frames_of, notes_of
@@ -289,3 +293,32 @@ def test_chunks_in_shards_and_chunks_that_are_declared_too_large(tmp_path: Path)
     large = root.create_array("large", shape=(9, 1 << 16, 1 << 16), dtype="u1", chunks=(1, 1 << 16, 1 << 16))
     with pytest.raises(SourceError, match=r"has chunks of 4,294,967,296 bytes; 2 GB are read at most"):
         chunks_of(large, "large", "sharded.zarr: large")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_store_with_a_file_for_each_frame_is_listed_once(tmp_path: Path, packed: bool) -> None:
+    """Listing it for each episode, or opening the zip file for each frame, took minutes here."""
+    import zarr
+
+    episodes, length = 50, 40
+    path = tmp_path / ("a.zarr.zip" if packed else "a.zarr")
+    store = zarr.storage.ZipStore(path, mode="w") if packed else str(path)
+    root = zarr.create_group(store, zarr_format=2)
+    pixels = np.zeros((episodes * length, 16, 16, 3), np.uint8)
+    pixels += np.arange(len(pixels), dtype=np.uint64).astype(np.uint8)[:, None, None, None] | 1
+    root.create_array("data/img", data=pixels, chunks=(1, 16, 16, 3))
+    root.create_array("data/action", data=np.ones((len(pixels), 2), np.float32), chunks=(100, 2))
+    root.create_array("meta/episode_ends", data=np.arange(1, episodes + 1) * length)
+    if packed:
+        store.close()
+    begun = time.process_time()
+    source = open_source(path, Opening(fps=10))
+    key = source.cameras[0].key
+    for episode in source.episodes:
+        frames = source.frames(key, episode)
+        frames.fingerprint()
+        first = pickle.loads(pickle.dumps(frames)) if episode.index == 7 else frames
+        assert [frame.data[0] for frame in first] == [
+            n[0, 0, 0] for n in pixels[episode.index * length :][:length]
+        ]
+    assert time.process_time() - begun < 8

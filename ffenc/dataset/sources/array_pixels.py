@@ -15,7 +15,7 @@ from ffenc.dataset.sources.arrays import Array, ArrayInfo, ArrayReader
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.header import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, ImageHeader
 from ffenc.frames.images import read_header
-from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.tiff import tiff_of
 from ffenc.spelling import call
 
@@ -108,7 +108,7 @@ class ArrayFrames:
 
     def fingerprint(self) -> str:
         part, pixels = self._part, self._pixels
-        return f"{files_fingerprint(part.file.files(self._place))} {self._place} {part.first} {pixels}"
+        return f"{part.file.fingerprint(self._place)} {self._place} {part.first} {pixels}"
 
 
 def _rows_at_once(info: ArrayInfo, path: Path) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from ffenc.errors import SourceError
+from ffenc.frames.sources import files_fingerprint
 
 Array = npt.NDArray[Any]
 
@@ -153,6 +154,10 @@ class ArrayFile(ABC):
     def files(self, array: str) -> list[Path]:
         """Return the files on disk that contain an array."""
         return [self.path]
+
+    def fingerprint(self, array: str) -> str:
+        """Return a text that changes when a file that contains an array is written to."""
+        return files_fingerprint(self.files(array))
 
 
 def by_number(path: str) -> list[tuple[int, str]]:

@@ -6,14 +6,15 @@ import contextlib
 import math
 import os
 import re
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.dataset.sources.array_kind import array_kind
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, by_number
@@ -127,7 +128,27 @@ class _ZarrReader(ArrayReader):
 
 
 class ZarrFile(ArrayFile):
-    """A zarr store: a folder, or a zip file of one."""
+    """A zarr store: a folder, or a zip file of one.
+
+    What is listed of it is kept: a store can have a file for each frame, and is opened for each episode. An
+    open zip file is kept too: to open it, its whole directory is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = threading.Lock()
+        self._zip: tuple[Any, zipfile.ZipFile] | None = (
+            None  # zarr's store, and the file for chunks as stored
+        )
+        self._known: dict[str, _Stored] = {}
+        self._fingerprints: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle a store as its path; it is opened again in the other process."""
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
 
     @contextmanager
     def open(self) -> Iterator[_ZarrReader]:
@@ -141,67 +162,87 @@ class ZarrFile(ArrayFile):
             from imagecodecs.numcodecs import register_codecs  # noqa: PLC0415
 
             register_codecs(verbose=False)
-        store: Any = str(self.path)
-        if not self.path.is_dir():
-            self._check_sizes()
-            kinds: Any = getattr(zarr, "storage", zarr)
-            store = kinds.ZipStore(str(regular(self.path)), mode="r")
+        store: Any = str(self.path) if self.path.is_dir() else self._opened()[0]
         try:
             group = zarr.open_group(store, mode="r")
         except Exception as error:
             raise SourceError(f"{self.path}: cannot be read as zarr: {_told(error)}; it is damaged") from None
-        try:
-            yield _ZarrReader(self, group)
-        finally:
-            if not isinstance(store, str):
-                store.close()
+        yield _ZarrReader(self, group)
+
+    def _opened(self) -> tuple[Any, zipfile.ZipFile]:
+        """Return the open zip file, as zarr's store and as itself; threads can read from both."""
+        import zarr  # noqa: PLC0415 - an extra
+
+        with self._lock:
+            if self._zip is None:
+                packed = zipfile.ZipFile(regular(self.path))
+                try:
+                    self._check_sizes(packed)
+                    kinds: Any = getattr(zarr, "storage", zarr)
+                    self._zip = kinds.ZipStore(str(self.path), mode="r"), packed
+                except BaseException:
+                    packed.close()
+                    raise
+            return self._zip
 
     def files(self, array: str) -> list[Path]:
-        if not self.path.is_dir():
-            return [self.path]
-        folder = self.path / array
-        found = [Path(where, name) for where, _, names in os.walk(folder) for name in names]
-        return sorted(found)
+        return self._listed(array).files
+
+    def fingerprint(self, array: str) -> str:
+        if array not in self._fingerprints:
+            self._fingerprints[array] = super().fingerprint(array)
+        return self._fingerprints[array]
 
     def chunks(self, array: str) -> int:
         """Return the number of stored chunks of an array."""
-        if self.path.is_dir():
-            names = [path.name for path in self.files(array)]
-        else:
-            names = [name.rpartition("/")[2] for name in self._zipped if name.startswith(f"{array}/")]
-        return sum(_CHUNK.fullmatch(name) is not None for name in names)
+        return self._listed(array).chunks
 
     def stored(self, array: str) -> int:
         """Return the stored bytes of an array."""
-        if self.path.is_dir():
-            return sum(path.stat().st_size for path in self.files(array))
-        return sum(size for name, size in self._zipped.items() if name.startswith(f"{array}/"))
+        return self._listed(array).bytes
+
+    def _listed(self, array: str) -> _Stored:
+        if array not in self._known:
+            sizes: dict[str, int] = {}
+            files = [self.path]
+            if self.path.is_dir():
+                folder = self.path / array
+                files = sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
+                sizes = {str(path): path.stat().st_size for path in files}
+            else:
+                every = self._opened()[1].infolist()
+                sizes = {i.filename: i.compress_size for i in every if i.filename.startswith(f"{array}/")}
+            count = sum(_CHUNK.fullmatch(name.rpartition("/")[2]) is not None for name in sizes)
+            self._known[array] = _Stored(files, count, sum(sizes.values()))
+        return self._known[array]
 
     def bytes_of(self, key: str) -> bytes | None:
         """Return what is stored at a key; None if nothing is."""
         if self.path.is_dir():
             path = self.path / key
             return path.read_bytes() if path.is_file() else None
-        if key not in self._zipped:
+        try:
+            return self._opened()[1].read(key)
+        except KeyError:
             return None
-        with zipfile.ZipFile(self.path) as packed:
-            return packed.read(key)
 
-    def _check_sizes(self) -> None:
+    def _check_sizes(self, packed: zipfile.ZipFile) -> None:
         """Reject files that are larger than any supported metadata or chunk."""
-        with zipfile.ZipFile(regular(self.path)) as packed:
-            for one in packed.infolist():
-                most = _MOST_METADATA if one.filename.rpartition("/")[2] in _METADATA else _MOST_CHUNK
-                if one.file_size > most:
-                    raise SourceError(
-                        f"{self.path}: {one.filename} has {one.file_size:,} bytes decompressed; at most "
-                        f"{most >> 20} MB are read at once"
-                    )
+        for one in packed.infolist():
+            most = _MOST_METADATA if one.filename.rpartition("/")[2] in _METADATA else _MOST_CHUNK
+            if one.file_size > most:
+                raise SourceError(
+                    f"{self.path}: {one.filename} has {one.file_size:,} bytes decompressed; at most "
+                    f"{most >> 20} MB are read at once"
+                )
 
-    @cached_property
-    def _zipped(self) -> dict[str, int]:
-        with zipfile.ZipFile(self.path) as packed:
-            return {one.filename: one.compress_size for one in packed.infolist()}
+
+class _Stored(Struct, frozen=True):
+    """What a store has of an array: the files on disk, the number of chunks, and their bytes."""
+
+    files: list[Path]
+    chunks: int
+    bytes: int
 
 
 def _told(error: Exception) -> str:
