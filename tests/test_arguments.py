@@ -84,3 +84,20 @@ def test_names_of_repositories_and_programs_that_are_none_are_refused() -> None:
             ffenc.push_dataset(VIDEO, bad, dry_run=True)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="^ffprobe: 3 is not accepted; expected the name or path"):
         ffenc.verify_dataset(VIDEO, ffprobe=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda bad: ffenc.load_preset("so101", bad), "overrides holds"),
+        (lambda bad: ffenc.plan_reencode(VIDEO, "o", cameras=bad), "cameras: .* is not accepted; expected a"),
+        (lambda bad: ffenc.split_dataset(VIDEO, "o", bad), "into: .* is not accepted; expected a mapping"),
+        (lambda bad: ffenc.probe(FILE, rate=bad), "rate: .* is not accepted; expected a Fraction"),
+        (lambda bad: ffenc.probe(FILE, ffprobe=bad), "ffprobe: .* is not accepted; expected the name"),
+        (lambda bad: ffenc.verify_dataset(VIDEO, max_depth_error=bad), "is not a number of millimetres"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(call: Callable[[Any], object], said: str) -> None:
+    for bad in (1.5j, object(), [1.5j]):
+        with pytest.raises(ConfigError, match=said):
+            call(bad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], above: KeyPath
 
 
 def pairs(overrides: Any) -> Iterator[tuple[KeyPath, Any]]:
-    for pair in overrides:
+    for pair in overrides if isinstance(overrides, Iterable) else [overrides]:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], tuple) and pair[0]):
             raise ConfigError(
                 f"overrides holds {pair!r}",

@@ -7,9 +7,13 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument
+
+if TYPE_CHECKING:
+    from ffenc.dataset.model import EpisodeRef
 
 Episodes = str | Sequence[int]
 
@@ -96,6 +100,30 @@ def parse_shard(text: str) -> tuple[int, int]:
             f"{argument('shard', text)} is not accepted", expected="K/N, from 1/N to N/N, such as 3/64"
         )
     return number, count
+
+
+def picked_episodes(
+    known: Sequence[EpisodeRef], chosen: Episodes | None, shard: str | None
+) -> list[EpisodeRef]:
+    """Return the selected episodes, or one shard of them, in their order.
+
+    Args:
+        known: the existing episodes.
+        chosen: as for :func:`chosen_episodes`; None: all.
+        shard: as for :func:`parse_shard`; None: all of them.
+
+    Raises:
+        ConfigError: an unknown episode or shard.
+    """
+    picked = list(known)
+    if chosen is not None:
+        numbers = set(chosen_episodes(chosen, [one.index for one in picked], argument("episodes")))
+        picked = [one for one in picked if one.index in numbers]
+    if shard is None:
+        return picked
+    number, count = parse_shard(shard)
+    bounds = shard_bounds([one.length for one in picked], count)
+    return picked[bounds[number - 1] : bounds[number]]
 
 
 def shard_bounds(lengths: Sequence[int], count: int) -> list[int]:

@@ -157,6 +157,11 @@ class EditedDataset:
         """Return old key -> new key."""
         renamed: dict[str, str] = {}
         for name, new in self.edits.rename_cameras.items():
+            if not (isinstance(name, str) and isinstance(new, str)):
+                raise ConfigError(
+                    f"{argument('rename_cameras')}: {name!r}: {new!r} is not accepted",
+                    expected="a camera's name and its new name",
+                )
             old = self._camera(name, argument("rename_cameras"))
             key = camera_key(new)
             try:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ffenc.arguments import listed
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.mapping import OnGap, SourceMapping, load_mapping
 from ffenc.config.matching import check_overrides, check_preset, check_quantisers
@@ -22,7 +23,7 @@ from ffenc.dataset.camera_settings import (
     check_threads,
     video_stream,
 )
-from ffenc.dataset.choice import Episodes, chosen_episodes, parse_shard, shard_bounds
+from ffenc.dataset.choice import Episodes, picked_episodes
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.job import run_plan
@@ -116,8 +117,8 @@ def plan_reencode(
     fps = said if fps is None else fps
     partial = episodes is not None or shard is not None
 
-    def choose(listed: Sequence[EpisodeRef]) -> list[EpisodeRef]:
-        return _choose_episodes(listed, episodes, shard)
+    def choose(known: Sequence[EpisodeRef]) -> list[EpisodeRef]:
+        return picked_episodes(known, episodes, shard)
 
     base = open_source(
         source,
@@ -126,7 +127,7 @@ def plan_reencode(
             usual_fps=robot.fps if preset is not None else None,
             task=task,
             robot_type=robot.robot_type,
-            cameras=None if cameras is None else tuple(cameras),
+            cameras=None if cameras is None else tuple(listed("cameras", cameras)),
             start_number=start_number,
             follow_links=follow_links,
             retime=retime,
@@ -440,17 +441,3 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     if not cameras:
         raise ConfigError(f"{argument('cameras')} names no camera")
     return cameras
-
-
-def _choose_episodes(
-    listed: Sequence[EpisodeRef], numbers: Episodes | None, shard: str | None
-) -> list[EpisodeRef]:
-    picked = list(listed)
-    if numbers is not None:
-        chosen = set(chosen_episodes(numbers, [episode.index for episode in picked], argument("episodes")))
-        picked = [episode for episode in picked if episode.index in chosen]
-    if shard is None:
-        return picked
-    number, count = parse_shard(shard)
-    bounds = shard_bounds([episode.length for episode in picked], count)
-    return picked[bounds[number - 1] : bounds[number]]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
-from ffenc.arguments import checked_path
+from ffenc.arguments import check_kind, checked_path
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.inputs import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
@@ -178,6 +179,8 @@ def probe(
         (300, Fraction(30, 1), (0, 2, 4))
     """
     checked_path("path", path)
+    check_kind("rate", rate, (int, Fraction), "a Fraction")
+    check_kind("ffprobe", ffprobe, str, "the name or path of a program")
     program = ffprobe or find_ffprobe()
     try:
         found = os.stat(path)  # noqa: PTH116 - one system call
@@ -259,12 +262,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
         audio=_audio(audio) if audio else None,
         tag=tag if re.fullmatch(r"\w{4}", tag := video.get("codec_tag_string", "")) else None,
         extradata_hash=video.get("extradata_hash"),
-        times=packets.times,
-        key_frames=packets.key_frames,
-        places=packets.places,
-        sizes=packets.sizes,
-        leading=packets.leading,
-        hidden=packets.hidden,
+        **asdict(packets),
         raw=raw,
         rotation=_rotation(video),
         reorder=int(video["has_b_frames"]) if video.get("has_b_frames", "").isdigit() else 0,

@@ -248,6 +248,8 @@ def half(root: Path, at: int) -> None:
         (Edits(drop_features=[TOP]), {}, "drop_cameras"),
         (Edits(rename_cameras={"top": "angle"}), {}, f"two features would be called {ANGLE}"),
         (Edits(rename_cameras={"top": "top"}), {}, "has that name already"),
+        (Edits(rename_cameras={"top": None}), {}, "rename_cameras: 'top': None is not accepted; expected"),
+        (Edits(rename_cameras={3: "front"}), {}, "rename_cameras: 3: 'front' is not accepted; expected"),
         (Edits(rename_cameras={"top": "a/../b"}), {}, "a/../b"),
         (Edits(rename_cameras={"top": "a"}, drop_cameras=["top"]), {}, "is left out"),
         (Edits(task_of={7: "a"}), {}, "episode 7 is not among those"),

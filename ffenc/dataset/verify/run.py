@@ -111,7 +111,8 @@ def verify_dataset(
     place = source_path(path, "metadata", "path")
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
-        if not (math.isfinite(max_depth_error) and max_depth_error >= 0):
+        known = isinstance(max_depth_error, int | float) and not isinstance(max_depth_error, bool)
+        if not (known and 0 <= max_depth_error < math.inf):
             raise ConfigError(
                 f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
             )
