@@ -145,9 +145,11 @@ class StreamedCamera:
                     f"{frame.dtype} {np.shape(image)} is not a depth map; pass numbers of shape (H, W)"
                 )
             return frame
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.kind not in "iuf":
+        # Other integers would overflow when they are multiplied by 255, as LeRobot does with all but uint8.
+        if frame.ndim != 3 or frame.shape[2] != 3 or not (frame.dtype == np.uint8 or frame.dtype.kind == "f"):
             raise ConfigError(
-                f"{frame.dtype} {np.shape(image)} is not an RGB frame; pass uint8 of shape (H, W, 3)"
+                f"{frame.dtype} {np.shape(image)} is not an RGB frame; pass uint8 of shape (H, W, 3), or "
+                "floats from 0 to 1"
             )
         return frame if frame.dtype == np.uint8 else (frame * 255).astype(np.uint8)
 

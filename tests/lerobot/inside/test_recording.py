@@ -165,7 +165,11 @@ def test_what_was_just_recorded_can_be_read(tmp_path: Path, used: Use) -> None:
     assert dataset[5]["action"].tolist() == [1, -1]
 
 
-@pytest.mark.parametrize("image", [np.zeros((48, 64), np.uint8), np.zeros((24, 32, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((48, 64), np.uint8), np.zeros((24, 32, 3), np.uint8), np.full((48, 64, 3), 200, np.int64)],
+    ids=["one channel", "another size", "64-bit integers"],
+)
 def test_what_is_no_frame_is_refused(tmp_path: Path, used: Use, image: np.ndarray) -> None:
     from lerobot.datasets.video_utils import StreamingVideoEncoder
 
