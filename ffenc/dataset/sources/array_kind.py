@@ -124,10 +124,11 @@ def suggest(reader: ArrayReader, what: str) -> Contents:
     elif any(p.startswith("observations/images/") for p in paths) and "action" in paths:
         layout = "ALOHA"
     own = [_within(info, group) for info in arrays if _is_within(info.path, group)]
+    others = set(demos[1:])  # data/demo_1, ...
     held = [
         Held(f"/{one.path}", str(one), one.rows, one.bytes)
         for one in arrays
-        if not any(_is_within(one.path, other) for other in demos[1:])
+        if "/".join(one.path.split("/")[:2]) not in others
     ]
     found = Contents(reader.path, what, layout, held, values)
     if len(demos) > 1:
