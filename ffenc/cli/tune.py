@@ -147,7 +147,8 @@ def command(
       ffenc tune my_dataset --vcodec h264,libsvtav1 --crf 18:36:4 --g 1,2,10,30 --budget 20m
       ffenc tune top.mp4 --target size=3kB --json
     """
-    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415 - keeps --help quick
+    from ffenc.frames.publish import published  # noqa: PLC0415 - keeps --help quick
+    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415
     from ffenc.report.page import checked_page  # noqa: PLC0415
     from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
     from ffenc.tune.fields import tuning_fields  # noqa: PLC0415
@@ -197,7 +198,8 @@ def command(
             output.note("ended by a signal; measurements are kept, and the next run continues from there")
             raise KeyboardInterrupt
         if written is not None:
-            written.write_text(preset_text(found, written.parent), encoding="utf-8")
+            with published(written) as temporary:
+                temporary.write_text(preset_text(found, written.parent), encoding="utf-8")
             say = output.note if as_json else output.summary
             say(f"{written}: the recommended settings; use them with --preset {written}")
         if page is not None:

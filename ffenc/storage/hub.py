@@ -318,7 +318,7 @@ def _card(root: Path, address: Address) -> str:
         data = {}
     for name, wanted in (("tags", _TAG), ("task_categories", "robotics")):
         listed = data.get(name) or []
-        listed = [listed] if isinstance(listed, str) else list(listed)
+        listed = list(listed) if isinstance(listed, list) else [listed]
         data[name] = listed if wanted in listed else [*listed, wanted]
     data.setdefault("configs", [{"config_name": "default", "data_files": "data/*/*.parquet"}])
     if not text.strip():

@@ -80,12 +80,13 @@ def test_a_dataset_that_is_there_is_replaced_only_on_request(
     assert "replace it with --overwrite" in ffenc.refused("push", VIDEO, "me/cube")
     part = tmp_path / "part"
     reencode_dataset(VIDEO, part, cameras=["top"])
-    (part / "README.md").write_text("---\nlicense: mit\ntags: [cube]\n---\n\n# Cubes\n")
+    (part / "README.md").write_text("---\ntask_categories: 5\ntags: [cube]\n---\n\n# Cubes\n")
     ffenc.done("push", part, "me/cube", "--overwrite")
     there = hub.repositories["me/cube"].files()
     assert set(there) == set(contents(part))
     card = there["README.md"].decode()
-    assert yaml.safe_load(card.split("---")[1])["tags"] == ["cube", "LeRobot"]
+    head = yaml.safe_load(card.split("---")[1])
+    assert (head["tags"], head["task_categories"]) == (["cube", "LeRobot"], [5, "robotics"])
     assert card.endswith("# Cubes\n")
     assert json.loads(there["meta/info.json"])["features"].keys() >= {"observation.images.top"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import re
 import signal
@@ -119,6 +120,13 @@ def test_the_recommended_settings_meet_the_target_on_the_whole_dataset(ffenc, tm
     config = load_preset(written).encoder_for("angle")
     assert config.crf == chosen["settings"]["crf"]
     assert written.read_text().startswith("# Chosen by ffenc tune for vmaf=90")
+    with (
+        written.open() as open_file
+    ):  # it is replaced as a whole: who reads it has the old one or the new one
+        ffenc.done("tune", DATASET, *words, "--overwrite")
+        assert open_file.read() == written.read_text()
+        assert os.fstat(open_file.fileno()).st_ino != written.stat().st_ino
+    assert [path.name for path in tmp_path.iterdir()] == ["my_robot.yaml"]
     reencode_dataset(DATASET, tmp_path / "out", preset=written, cameras=["angle"])
     path = tmp_path / "out/videos" / ANGLE / "chunk-000/file-000.mp4"
     with ExitStack() as closing:
