@@ -45,17 +45,13 @@ class McapBag(Bag):
 
     @cached_property
     def topics(self) -> dict[str, Topic]:
-        with self._open() as file:
-            try:
-                summary = self._summary(file)
-            except Exception:
-                summary = None
-            if summary is None or not (summary.chunk_indexes or summary.statistics):
-                return self._recovered_topics()
-            # Without chunks, reading cannot start in the middle, and the library would sort all in memory.
-            self.ordered = bool(summary.chunk_indexes)
-            counts = summary.statistics.channel_message_counts if summary.statistics else {}
-            return _topics(summary.channels, summary.schemas, counts)
+        summary = self._summary
+        if summary is None or not (summary.chunk_indexes or summary.statistics):
+            return self._recovered_topics()
+        # Without chunks, reading cannot start in the middle, and the library would sort all in memory.
+        self.ordered = bool(summary.chunk_indexes)
+        counts = summary.statistics.channel_message_counts if summary.statistics else {}
+        return _topics(summary.channels, summary.schemas, counts)
 
     def _recovered_topics(self) -> dict[str, Topic]:
         """Return the topics of a file without an index, by reading all of it."""
@@ -99,7 +95,7 @@ class McapBag(Bag):
         If the times of chunks overlap, messages are held back until the chunks that begin earlier are read.
         """
         with self._open() as file:
-            summary = self._summary(file)
+            summary = self._summary
             wanted = {key: one.topic for key, one in summary.channels.items() if one.topic in topics}
             chunks = sorted(
                 (one for one in summary.chunk_indexes if one.message_end_time >= begin and _has(one, wanted)),
@@ -167,11 +163,17 @@ class McapBag(Bag):
                         channel = channels[one.channel_id]
                         yield schemas.get(channel.schema_id), channel, one
 
-    def _summary(self, file: IO[bytes]) -> Any:
-        from mcap.reader import SeekingReader  # noqa: PLC0415 - an extra
+    @cached_property
+    def _summary(self) -> Any:
+        """Return the index; None if it is missing or damaged. It is kept: it lists every chunk."""
+        with self._open() as file:
+            from mcap.reader import SeekingReader  # noqa: PLC0415 - an extra
 
-        file.seek(0)
-        return SeekingReader(file, validate_crcs=True, record_size_limit=_MOST_RECORD).get_summary()
+            file.seek(0)
+            try:
+                return SeekingReader(file, validate_crcs=True, record_size_limit=_MOST_RECORD).get_summary()
+            except Exception:
+                return None
 
     @contextmanager
     def _open(self) -> Iterator[Any]:

@@ -24,13 +24,16 @@ _IN_URI = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
 class RosBag(Bag):
     """A ROS 2 bag: a ``.db3`` file, or a folder with ``metadata.yaml`` and one or more files."""
 
+    _checked = False  # whether its databases were checked
+
     @property
     def files(self) -> list[Path]:
         if not self.path.is_dir():
             return [self.path]
-        named = self._named_files()
+        named = self._named_files
         return sorted(p for p in self.path.iterdir() if p.name in named or p.name == _METADATA)
 
+    @cached_property
     def _named_files(self) -> set[str]:
         """Return the names of the files that the metadata lists; empty if it is damaged."""
         import yaml  # noqa: PLC0415 - slow to load
@@ -72,7 +75,9 @@ class RosBag(Bag):
             from rosbags.rosbag2 import Reader  # noqa: PLC0415 - an extra
         except ImportError:
             raise missing(self.path) from None
-        self._check_databases()
+        if not self._checked:
+            self._check_databases()
+            self._checked = True
         try:
             reader = Reader(self.path)
             reader.open()
