@@ -222,30 +222,8 @@ class RowChecks:
             lambda r: f"has frame_index {frame[r]}",
             lambda r: str(position[r]),
         )
-        stamp = columns.get("timestamp")
-        if stamp is not None:
-            due = np.asarray(frame / self._fps, np.float64)
-            in_place = np.abs(stamp - position / self._fps) <= TIME_TOLERANCE
-            # If only frame_index is wrong, the row's time and index match its position.
-            late = np.asarray(~((np.abs(stamp - due) <= TIME_TOLERANCE) | in_place), np.bool_)
-            # From half an hour on, float32 cannot represent the time more precisely.
-            rounded = late & (stamp == due.astype(np.float32))
-            late &= ~rounded
-            report(
-                "timestamps-rounded",
-                rounded,
-                lambda r: (
-                    f"has timestamp {stamp[r]:.6f}, the nearest float32 to {frame[r] / self._fps:.6f}: more "
-                    "than 0.1 ms away, where LeRobot's reader raises an error"
-                ),
-                spoils=False,
-            )
-            report(
-                "timestamps",
-                late,
-                lambda r: f"has timestamp {stamp[r]:.6f}",
-                lambda r: f"{frame[r] / self._fps:.6f}, the time of frame {frame[r]} at {self._fps:g} fps",
-            )
+        if (stamp := columns.get("timestamp")) is not None:
+            self._check_times(stamp, frame, position, report)
         index = columns.get("index")
         if index is not None and len(self._listing):
             expected = self._listing.first[owner] + frame
@@ -273,6 +251,31 @@ class RowChecks:
                 self._count(name, batch.column(name), starts, sizes, at, run, report)
         run.episode, run.count = int(episode[-1]), int(before[-1] + sizes[-1])
         run.rows += len(episode)
+
+    def _check_times(self, stamp: Numbers, frame: Numbers, position: Integers, report: _RowReport) -> None:
+        """Check the timestamps of rows, given their ``frame_index`` and their index in the episode."""
+        due = np.asarray(frame / self._fps, np.float64)
+        in_place = np.abs(stamp - position / self._fps) <= TIME_TOLERANCE
+        # If only frame_index is wrong, the row's time and index match its position.
+        late = np.asarray(~((np.abs(stamp - due) <= TIME_TOLERANCE) | in_place), np.bool_)
+        # From half an hour on, float32 cannot represent the time more precisely.
+        rounded = late & (stamp == due.astype(np.float32))
+        late &= ~rounded
+        report(
+            "timestamps-rounded",
+            rounded,
+            lambda r: (
+                f"has timestamp {stamp[r]:.6f}, the nearest float32 to {frame[r] / self._fps:.6f}: more "
+                "than 0.1 ms away, where LeRobot's reader raises an error"
+            ),
+            spoils=False,
+        )
+        report(
+            "timestamps",
+            late,
+            lambda r: f"has timestamp {stamp[r]:.6f}",
+            lambda r: f"{frame[r] / self._fps:.6f}, the time of frame {frame[r]} at {self._fps:g} fps",
+        )
 
     def _add_tasks(self, owner: Integers, task: Integers) -> None:
         """Record the tasks of an episode's rows."""
