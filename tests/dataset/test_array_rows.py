@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from ffenc import ConfigError, FfencWarning, SourceError
+from ffenc import ConfigError, FfencWarning, SourceError, inspect_source
 from ffenc.config.mapping import build_mapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening
@@ -152,3 +152,25 @@ def test_depth_beyond_single_precision_is_infinitely_far(tmp_path: Path) -> None
     source = opened(written(tmp_path / "a.h5", depth=depth), cameras=camera)
     first = next(iter(source.frames("observation.images.top", source.episodes[0])))
     assert read_depth(first)[0, :2].tolist() == [np.inf, 0.5]
+
+
+def test_damage_of_the_structure_of_a_file_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.h5", **{"group/inner": np.zeros(3)})
+    data = bytearray(path.read_bytes())
+    heap = data.rfind(b"HEAP")  # of the names in a group; the place of its first free byte follows
+    data[heap + 16 : heap + 24] = b"\x01" * 8
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.h5: (/|group): .*heap"):
+        inspect_source(path)
+
+
+def test_a_zip_file_with_a_damaged_directory_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr.zip"
+    store = zarr.storage.ZipStore(path, mode="w")
+    zarr.create_group(store, zarr_format=2).create_array("top", data=np.ones((4, 64, 64, 3), np.uint8))
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[data.find(b"PK\x01\x02") + 1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.zarr\.zip: cannot be read as a zip file: Bad magic number"):
+        opened(path)

@@ -127,3 +127,13 @@ def test_messages_in_a_journal_beside_the_bag_are_not_ignored(tmp_path: Path) ->
                 inspect_source(path)
     sqlite3.connect(crashed / "bag.db3").execute("PRAGMA journal_mode=DELETE")
     assert colours(opened(crashed)) == list(range(11))
+
+
+def test_damaged_messages_are_counted_when_a_bag_is_inspected(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", camera(0, 10))
+    with sqlite3.connect(bag / "bag.db3") as database:
+        database.execute("UPDATE messages SET data = substr(data, 1, 40) WHERE id = 5")
+    (held,) = inspect_source(bag).held
+    assert (held.count, held.rate, held.notes) == (10, 10.0, "1 damaged message")
+    with pytest.raises(SourceError, match="/cam: the message recorded at .* is damaged"):
+        opened(bag)

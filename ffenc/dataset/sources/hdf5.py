@@ -53,11 +53,13 @@ class _Hdf5Reader(ArrayReader):
                 continue
             if not isinstance(thing, h5py.Group):
                 continue
-            about = h5py.h5o.get_info(thing.id)
-            if (mark := (about.fileno, about.addr)) in seen:
-                continue  # a link to a group from inside that group
+            with self._named(place):
+                about = h5py.h5o.get_info(thing.id)
+                if (mark := (about.fileno, about.addr)) in seen:
+                    continue  # a link to a group from inside that group
+                names = sorted(thing, key=by_number, reverse=True)
             seen.add(mark)
-            waiting += [f"{place}/{name}".strip("/") for name in sorted(thing, key=by_number, reverse=True)]
+            waiting += [f"{place}/{name}".strip("/") for name in names]
             if place.count("/") > _MOST_LEVELS:
                 raise SourceError(f"{self.path}: has groups within groups, more than {_MOST_LEVELS} deep")
             if len(waiting) + len(found) > _MOST_OBJECTS:
@@ -119,7 +121,8 @@ class _Hdf5Reader(ArrayReader):
         import h5py  # noqa: PLC0415 - an extra
 
         group = self._get(path)
-        names = list(group) if isinstance(group, h5py.Group) else []
+        with self._named(path):
+            names = list(group) if isinstance(group, h5py.Group) else []
         return [name for name in names if isinstance(self._get(f"{path}/{name}"), h5py.Group)]
 
     def _get(self, path: str) -> Any:

@@ -15,6 +15,7 @@ from ffenc.dataset.sources.ros_messages import Numbers, frame_of, is_joints, joi
 from ffenc.dataset.sources.ros_rosbag2 import bags_of
 from ffenc.dataset.sources.ros_time import Stream
 from ffenc.errors import FfencError, SourceError
+from ffenc.words import count
 
 
 def suggest(path: Path) -> Contents:
@@ -24,7 +25,7 @@ def suggest(path: Path) -> Contents:
     topics = bag.topics
     received: dict[str, list[int]] = {name: [] for name in topics}
     header: dict[str, list[int | None]] = {name: [] for name in topics}
-    size = dict.fromkeys(topics, 0)
+    size, damaged = dict.fromkeys(topics, 0), dict.fromkeys(topics, 0)
     first: dict[str, Any] = {}
     for raw in bag.messages(list(topics)):
         received[raw.topic].append(raw.received)
@@ -33,6 +34,8 @@ def suggest(path: Path) -> Contents:
             message = bag.decoded(raw)
         except SourceError as error:
             first.setdefault(raw.topic, error)
+            header[raw.topic].append(None)
+            damaged[raw.topic] += 1
             continue
         header[raw.topic].append(stamp_of(message))
         first.setdefault(raw.topic, message)
@@ -54,6 +57,8 @@ def suggest(path: Path) -> Contents:
             notes.append(f"gap {report['longest_gap']:.3f} s")
         if isinstance(first.get(name), SourceError):
             notes.append(str(first[name]).rpartition(": ")[2])
+        elif damaged[name]:
+            notes.append(count(damaged[name], "damaged message"))
         found.held.append(
             Held(name, topic.type, len(received[name]), size[name], rates[name] or None, "; ".join(notes))
         )

@@ -175,7 +175,8 @@ class ZarrFile(ArrayFile):
 
         with self._lock:
             if self._zip is None:
-                packed = zipfile.ZipFile(regular(self.path))
+                with _zip_faults(self.path):
+                    packed = zipfile.ZipFile(regular(self.path))
                 try:
                     self._check_sizes(packed)
                     kinds: Any = getattr(zarr, "storage", zarr)
@@ -258,8 +259,17 @@ def _is_zarr(path: Path) -> bool:
         return any((path / mark).is_file() for mark in _MARKS)
     if path.suffix.lower() != ".zip" or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as packed:
+    with _zip_faults(path), zipfile.ZipFile(path) as packed:
         return any(name in _MARKS for name in packed.namelist())
+
+
+@contextmanager
+def _zip_faults(path: Path) -> Iterator[None]:
+    """Report that a zip file is damaged."""
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+        raise SourceError(f"{path}: cannot be read as a zip file: {error}; it is damaged") from None
 
 
 KIND = array_kind("a zarr store", "zarr stores", recognises=_is_zarr, files=lambda path: [ZarrFile(path)])
