@@ -83,6 +83,7 @@ def plan_edit(
         folder,
         follow_links=follow_links,
         choose=(lambda listed: _picked(listed, episodes, exclude_episodes)) if partial else None,
+        ffprobe=ffprobe,
     )
     opened = thinned(base, base.fps if fps is None else fps, nearest=fps_nearest)
     if fps is not None and opened is base:

@@ -64,6 +64,10 @@ class LookTask(_CopyTask, frozen=True, eq=False):
 
     videos: tuple[EpisodeVideo, ...]
 
+    def using(self, programs: Toolchain) -> Self:
+        videos = tuple(replace(video, ffprobe=programs.ffprobe) for video in self.videos)
+        return replace(self, programs=programs, videos=videos)
+
     @property
     def name(self) -> str:
         """Name of the task in errors."""

@@ -92,6 +92,7 @@ class LeRobotDataset(ABC):
         partial: only some episodes will be read: faults of single ones are raised by :meth:`check`.
         choose: returns the episodes that will be read, given the listed ones. This implies ``partial``, and
             files without any of them are not opened. None: unknown.
+        ffprobe: the program that reads the videos; None: the one that is found.
 
     Attributes:
         layout: prefix of its ``codebase_version``.
@@ -115,6 +116,7 @@ class LeRobotDataset(ABC):
         retime: bool = False,
         partial: bool = False,
         choose: Choice | None = None,
+        ffprobe: str | None = None,
     ) -> None:
         partial = partial or choose is not None
         self.root = root
@@ -137,7 +139,7 @@ class LeRobotDataset(ABC):
         if not partial or all(self._damage.of(episode.index) for episode in self._opened):
             self.check(self.episodes)
         self._damage.at_videos = True
-        self._videos = DatasetVideos(root, self.fps, self.episodes, self._damage)
+        self._videos = DatasetVideos(root, self.fps, self.episodes, self._damage, ffprobe)
         for key in self._video_keys:
             self._videos.find(key, self._list_videos(key))
         self.cameras = [

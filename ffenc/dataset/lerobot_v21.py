@@ -48,11 +48,17 @@ class LeRobotV21(LeRobotDataset):
     video_path = VIDEO_PATH_V2
 
     def __init__(
-        self, root: Path, *, retime: bool = False, partial: bool = False, choose: Choice | None = None
+        self,
+        root: Path,
+        *,
+        retime: bool = False,
+        partial: bool = False,
+        choose: Choice | None = None,
+        ffprobe: str | None = None,
     ) -> None:
         self._tasks: list[str] = []
         self._lines: list[dict[str, Any]] = []
-        super().__init__(root, retime=retime, partial=partial, choose=choose)
+        super().__init__(root, retime=retime, partial=partial, choose=choose, ffprobe=ffprobe)
         if not partial and choose is None:
             self._check_no_other_files()
         self._table = _episode_table(self._lines, root / EPISODES_V2)

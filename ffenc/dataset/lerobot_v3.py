@@ -40,10 +40,16 @@ class LeRobotV3(LeRobotDataset):
     video_path = VIDEO_PATH
 
     def __init__(
-        self, root: Path, *, retime: bool = False, partial: bool = False, choose: Choice | None = None
+        self,
+        root: Path,
+        *,
+        retime: bool = False,
+        partial: bool = False,
+        choose: Choice | None = None,
+        ffprobe: str | None = None,
     ) -> None:
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        super().__init__(root, retime=retime, partial=partial, choose=choose)
+        super().__init__(root, retime=retime, partial=partial, choose=choose, ffprobe=ffprobe)
         self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
 
     def _data_file(self, first: int, second: int) -> Path:

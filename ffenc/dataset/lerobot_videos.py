@@ -18,6 +18,7 @@ from ffenc.dataset.remote import fetch_indices
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import sample_description
 from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import feature_block
 from ffenc.frames.stream import DEPTH_FORMATS
@@ -35,10 +36,19 @@ class DatasetVideos:
         fps: frames per second.
         episodes: all its episodes, in order.
         damage: collects the faults.
+        ffprobe: the program that reads the files; None: the one that is found.
     """
 
-    def __init__(self, root: Path, fps: Fraction, episodes: Sequence[EpisodeRef], damage: Damage) -> None:
+    def __init__(
+        self,
+        root: Path,
+        fps: Fraction,
+        episodes: Sequence[EpisodeRef],
+        damage: Damage,
+        ffprobe: str | None,
+    ) -> None:
         self._root, self._fps, self._episodes, self._damage = root, fps, episodes, damage
+        self._ffprobe = ffprobe
         self._of: dict[str, dict[int, EpisodeVideo]] = {}
         self._needed: dict[Path, int] = {}  # required number of frames of a file
         self._streams: dict[Path, StreamInfo] = {}
@@ -141,7 +151,7 @@ class DatasetVideos:
             try:
                 mark = sample_description(path) or path
                 if mark not in known:
-                    known[mark] = probe(path)
+                    known[mark] = probe(path, ffprobe=find_ffprobe(self._ffprobe))
                 self._streams[path] = known[mark]
             except SourceError as error:
                 self._damage.note(str(error), *indices)
@@ -177,7 +187,7 @@ class DatasetVideos:
             checksum = self._checksums.get(video.path.relative_to(self._root).as_posix())
         needed, like = self._needed[video.path], self._streams[video.path]
         part = checksum is not None and not self._all_chosen(camera, video.path, chosen)
-        return replace(video, like=like, needed=needed, checksum=checksum, part=part)
+        return replace(video, like=like, needed=needed, checksum=checksum, part=part, ffprobe=self._ffprobe)
 
     def _all_chosen(self, camera: str, path: Path, chosen: frozenset[int] | None) -> bool:
         """Return whether all episodes of a video file are read."""

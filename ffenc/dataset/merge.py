@@ -80,7 +80,7 @@ def plan_merge(
         refuse_nesting(folder, target)
         check_dataset(folder)
         if folder not in opened:
-            opened[folder] = open_dataset(folder, follow_links=follow_links, retime=retime)
+            opened[folder] = open_dataset(folder, follow_links=follow_links, retime=retime, ffprobe=ffprobe)
     if retime:
         say_shift(list(opened.values()))
     merged = MergedDataset([opened[folder] for folder in folders])

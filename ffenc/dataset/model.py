@@ -76,6 +76,7 @@ class EpisodeVideo(Struct, frozen=True):
         part: some of the file's episodes are not read, so their damage does not matter.
         pick: selects frames for a lower rate; None: all.
         origin: source of the file, if the file was made for one run; None: the file itself is the source.
+        ffprobe: the program that reads the file; None: the one that is found.
     """
 
     camera: str
@@ -89,6 +90,7 @@ class EpisodeVideo(Struct, frozen=True):
     part: bool = False
     pick: Pick | None = None
     origin: str | None = None
+    ffprobe: str | None = None
 
     def beginning(self, count: int) -> EpisodeVideo:
         """Return the episode up to the frame that is the last of ``count`` selected frames."""

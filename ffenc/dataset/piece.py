@@ -100,7 +100,10 @@ class PieceTask(Struct, frozen=True):
     def using(self, programs: Toolchain) -> PieceTask:
         """Return the task for a machine with the same programs at other paths."""
         encoding = replace(self.encoding, toolchain=programs) if self.encoding is not None else None
-        return replace(self, toolchain=programs, encoding=encoding)
+        frames = self.frames
+        if isinstance(frames, EpisodeVideo):
+            frames = replace(frames, ffprobe=programs.ffprobe)
+        return replace(self, frames=frames, toolchain=programs, encoding=encoding)
 
     def run(self, around: Surroundings) -> PieceRecord:
         """See :func:`run_piece`."""

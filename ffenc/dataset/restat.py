@@ -117,7 +117,7 @@ def restate(
         )
     folder = source_path(root, name="root")
     check_dataset(folder)
-    opened = open_dataset(folder, follow_links=follow_links, partial=True)
+    opened = open_dataset(folder, follow_links=follow_links, partial=True, ffprobe=ffprobe)
     opened.check(opened.episodes, videos=cameras)  # statistics of rows need no videos
     if isinstance(opened, LeRobotV21):
         raise SourceError(

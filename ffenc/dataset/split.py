@@ -14,6 +14,8 @@ from ffenc.dataset.edit import OnProgress, plan_edit
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.job import run_plan
+from ffenc.dataset.lerobot_v3 import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.plan import JobPlan
 from ffenc.dataset.quantiles import StatsChoice
 from ffenc.dataset.reencode import refuse_nesting
@@ -59,7 +61,8 @@ def plan_split(
     if isinstance(target, Path):
         refuse_nesting(folder, target)
     check_dataset(folder)
-    parts = _parts(folder, into, seed, by, follow_links)
+    opened = open_dataset(folder, follow_links=follow_links, ffprobe=ffprobe)
+    parts = _parts(opened, into, seed, by)
     return {
         name: plan_edit(
             folder,
@@ -174,13 +177,11 @@ def run_split(
 
 
 def _parts(
-    folder: Path,
+    opened: LeRobotV3 | LeRobotV21,
     into: Mapping[str, float | Episodes],
     seed: int,
     by: Literal["episode", "task"],
-    follow_links: bool,
 ) -> dict[str, list[int]]:
-    opened = open_dataset(folder, follow_links=follow_links)
     numbers = [episode.index for episode in opened.episodes]
     shares = {name: value for name, value in into.items() if isinstance(value, int | float)}
     if by not in ("episode", "task"):

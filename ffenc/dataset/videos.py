@@ -151,7 +151,7 @@ def clip_of(
     fps = video.pick.old if video.pick is not None else fps
     if compare:
         compare_checksum(video.path, video.checksum, video.part, check=check)
-    info = _opened(video.path, *_state(video.path))
+    info = _opened(video.path, video.ffprobe, *_state(video.path))
     warn_of_hidden(video.path, info)
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
@@ -265,8 +265,8 @@ def damaged(path: Path) -> SourceError:
 
 
 @lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
-def _opened(path: Path, *_state: int) -> StreamInfo:
-    program = find_ffprobe()
+def _opened(path: Path, ffprobe: str | None, *_state: int) -> StreamInfo:
+    program = find_ffprobe(ffprobe)
     try:
         return index_reader(program).read(path)
     except SourceError:  # FFmpeg may be able to read a file with a faulty index

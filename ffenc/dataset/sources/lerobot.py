@@ -20,6 +20,7 @@ def open_dataset(
     retime: bool = False,
     partial: bool = False,
     choose: Choice | None = None,
+    ffprobe: str | None = None,
 ) -> LeRobotV3 | LeRobotV21:
     """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
 
@@ -29,7 +30,7 @@ def open_dataset(
         retime: put the rows of frame i at i / fps, regardless of the stored times.
         partial: only some episodes will be read: faults of single episodes are raised by ``check`` and
             ``choose``.
-        choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`.
+        choose, ffprobe: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`.
 
     Raises:
         SourceError: not a LeRobot dataset, or damaged.
@@ -37,7 +38,7 @@ def open_dataset(
     check_tree(folder, follow_links=follow_links)
     version = str(read_json(folder / INFO).get("codebase_version"))
     layout = LeRobotV21 if version.startswith("v2") else LeRobotV3
-    return layout(folder, retime=retime, partial=partial, choose=choose)
+    return layout(folder, retime=retime, partial=partial, choose=choose, ffprobe=ffprobe)
 
 
 def _open(folder: Path, opening: Opening) -> LeRobotV3 | LeRobotV21:
@@ -47,6 +48,7 @@ def _open(folder: Path, opening: Opening) -> LeRobotV3 | LeRobotV21:
         retime=opening.retime,
         partial=opening.partial,
         choose=opening.choose,
+        ffprobe=opening.programs[1],
     )
 
 

@@ -99,6 +99,7 @@ class RosSource(PlainSource):
         self._time = mapping.time or TimeMapping()
         self._on_gap = on_gap or self._time.on_gap
         self._half = int(_SECOND / (2 * fps)) + 1
+        self._programs = programs
         self.reading = {
             "mapping": {**mapping.plain(), "time": {**self._time.as_plain(), "on_gap": self._on_gap}}
         }
@@ -275,7 +276,14 @@ class RosSource(PlainSource):
         like = next(one.stored for one in self.cameras if one.key == camera)
         assert isinstance(like, StreamInfo)
         return EpisodeVideo(
-            camera, episode.index, packets.path, start, episode.length, like, origin=packets.origin
+            camera,
+            episode.index,
+            packets.path,
+            start,
+            episode.length,
+            like,
+            origin=packets.origin,
+            ffprobe=self._programs[1],
         )
 
     def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
