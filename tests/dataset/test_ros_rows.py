@@ -209,3 +209,15 @@ def test_settings_that_would_have_no_effect_or_store_no_text_are_refused(tmp_pat
     for values, said in cases:
         with pytest.raises((ConfigError, SourceError), match=said):
             opened(tmp_path / "a.mcap", given, values)
+
+
+def test_values_between_episodes_that_the_topic_cannot_have_are_refused(tmp_path: Path) -> None:
+    given = camera()
+    given += [("/number", BEGIN + i * STEP, MAKE.number(i)) for i in (0, 10)]
+    given += [("/word", BEGIN + i * STEP, MAKE.text(f"word {i}")) for i in (0, 10)]
+    for topic, right, wrong, kind in (("/number", 0, "idle", "numbers"), ("/word", "word 0", -1, "texts")):
+        episodes = {"topic": topic, "between": [right]}
+        source = opened(tmp_path / "a.mcap", given, {"episodes": episodes})
+        assert [one.length for one in source.episodes] == [10]
+        with pytest.raises(ConfigError, match=f"{wrong!r} is never a value of {topic}, which has {kind}"):
+            opened(tmp_path / "a.mcap", given, {"episodes": {"topic": topic, "between": [right, wrong]}})

@@ -17,7 +17,7 @@ from ffenc.dataset.sources.ros_frames import numbered
 from ffenc.dataset.sources.ros_messages import IMAGES, Numbers, frame_of, kind_of, stamp_of
 from ffenc.dataset.sources.ros_time import Stream
 from ffenc.dataset.sources.ros_video import Packets, decodable
-from ffenc.errors import FfencWarning, SourceError
+from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.sources import EncodedFrame
 from ffenc.jobs.pool import run_units, share_cores
 
@@ -171,6 +171,12 @@ def episode_spans(
         for _, message in numbered(bag, episodes.topic, every, stream.received)
     ]
     seen = [value if isinstance(value, str) else value.tolist() for value in values]
+    for one in episodes.between or ():
+        if seen and isinstance(one, str) != isinstance(seen[0], str):
+            kind = "texts" if isinstance(seen[0], str) else "numbers"
+            raise ConfigError(
+                f"episodes.between: {one!r} is never a value of {episodes.topic}, which has {kind}"
+            )
     spans: list[tuple[int, int] | None] = []
     begin, passed = 0, False
     for place in range(1, len(seen) + 1):
