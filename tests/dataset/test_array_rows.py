@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from ffenc import ConfigError, FfencWarning, SourceError, inspect_source
-from ffenc.config.mapping import build_mapping
+from ffenc.config.mapping import build_mapping, load_mapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
@@ -174,3 +174,11 @@ def test_a_zip_file_with_a_damaged_directory_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(SourceError, match=r"a\.zarr\.zip: cannot be read as a zip file: Bad magic number"):
         opened(path)
+
+
+def test_a_name_with_a_line_break_stays_in_the_comment_of_a_mapping(tmp_path: Path) -> None:
+    path = written(tmp_path / "a\nfps: 98.h5", **{"words\nfps: 99": ["text"] * ROWS})
+    contents = inspect_source(path)
+    (tmp_path / "mapping.yaml").write_text(contents.yaml())
+    assert "# /words fps: 99 is left out" in contents.yaml()
+    assert load_mapping(tmp_path / "mapping.yaml").fps is None

@@ -100,7 +100,8 @@ class Contents(Struct):
                 f"# task: ...  the file does not say its task: write it here, or pass {argument('task')}"
             )
         text = yaml.safe_dump(self.mapping, sort_keys=False, allow_unicode=True, default_flow_style=None)
-        return "\n".join(head) + "\n" + text
+        # A name in the file may contain a line break, which would end the comment.
+        return "\n".join(" ".join(line.splitlines()) for line in head) + "\n" + text
 
 
 def inspect_source(path: str | Path) -> Contents:
