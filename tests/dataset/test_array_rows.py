@@ -182,3 +182,29 @@ def test_a_name_with_a_line_break_stays_in_the_comment_of_a_mapping(tmp_path: Pa
     (tmp_path / "mapping.yaml").write_text(contents.yaml())
     assert "# /words fps: 99 is left out" in contents.yaml()
     assert load_mapping(tmp_path / "mapping.yaml").fps is None
+
+
+def test_integers_that_a_float_would_round_and_rows_without_numbers_are_refused(tmp_path: Path) -> None:
+    arrays = {
+        "small": np.full(ROWS, 2**24),
+        "large": np.full(ROWS, 2**24 + 1),
+        "huge": np.full(ROWS, 2**53 + 1),
+        "float": np.full(ROWS, 0.1),
+        "none": np.zeros((ROWS, 0)),
+    }
+    path = written(tmp_path / "a.h5", **arrays)
+
+    def values(**feature: Any) -> list[Any]:
+        (one,) = (source := opened(path, features={"value": feature})).read(source.episodes)
+        return list(one.rows["value"].to_pylist())
+
+    assert values(path="small", dtype="float32")[0] == 2**24
+    assert values(path="large", dtype="float64")[0] == 2**24 + 1
+    assert values(path="float", dtype="float32")[0] == np.float32(0.1)  # a smaller float rounds
+    assert values(path=["large", "float"])[0] == [2**24 + 1, 0.1]
+    with pytest.raises(SourceError, match="large, row 0: 16777217 is not a number of dtype float32"):
+        values(path="large", dtype="float32")
+    with pytest.raises(SourceError, match="huge, row 0: 9007199254740993 is not a number of dtype float64"):
+        values(path=["float", "huge"])
+    with pytest.raises(ConfigError, match="none is float64 20x0, which has no numbers; leave it out"):
+        values(path="none")

@@ -157,6 +157,8 @@ class ArraySource(PlainSource):
                 f"features.{name}: {info.path} has rows of {times(shape)} numbers; a feature has "
                 "one dimension. Write flatten: true to flatten them"
             )
+        if 0 in shape:
+            raise ConfigError(f"features.{name}: {info.path} is {info}, which has no numbers; leave it out")
         texts = feature.dtype == "string"
         if info.dtype.kind not in ("OSUT" if texts else "biuf"):
             wanted = "texts (dtype: string)" if texts else "numbers"

@@ -41,7 +41,17 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
             [text_of(value, place) for value, place in zip(arrays[0], places, strict=True)], object
         )
     several = [array[:, None] if array.ndim == 1 else array for array in arrays]
-    values = arrays[0] if len(arrays) == 1 else np.concatenate(several, 1)
+    values = arrays[0]
+    if len(arrays) > 1:
+        common = np.result_type(*several)
+        for path, array in zip(feature.paths, several, strict=True):
+            _converted(
+                array,
+                common,
+                f"{where}: {path}",
+                f"give it a feature of its own instead of joining it in features.{name}",
+            )
+        values = np.concatenate(several, 1)
     if feature.columns is not None:
         wide = values[:, None] if values.ndim == 1 else values
         try:
@@ -55,17 +65,27 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
     wanted = np.dtype(feature.dtype or values.dtype.newbyteorder("="))
     if wanted == values.dtype:
         return values.astype(wanted, copy=False)
+    advice = f"choose another dtype for features.{name}"
+    return _converted(values, wanted, f"{where}: {', '.join(feature.paths)}", advice)
+
+
+def _converted(values: Array, wanted: np.dtype[Any], where: str, advice: str) -> Array:
+    """Return values as another dtype; only a conversion from one float to a smaller one may round.
+
+    Raises:
+        SourceError: a number cannot be converted; the text names the row.
+    """
     with np.errstate(invalid="ignore", over="ignore"):
         changed = values.astype(wanted)
-    # Conversion to a smaller float may round; any other conversion must be exact.
-    lost = np.isinf(changed) & ~np.isinf(values) if wanted.kind == "f" else changed != values
+        if wanted.kind == values.dtype.kind == "f":
+            lost = np.isinf(changed) & ~np.isinf(values)
+        else:
+            # Both: a comparison converts integers to floats too.
+            lost = (changed != values) | (changed.astype(values.dtype) != values)
     if lost.any():
         row = int(np.argmax(lost.reshape(len(lost), -1).any(1)))
         number = np.atleast_1d(values[row])[np.atleast_1d(lost[row])][0]
-        raise SourceError(
-            f"{where}: {', '.join(feature.paths)}, row {row}: {number} is not a number of dtype {wanted}; "
-            f"choose another dtype for features.{name}"
-        )
+        raise SourceError(f"{where}, row {row}: {number} is not a number of dtype {wanted}; {advice}")
     return changed
 
 
