@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ffenc.cli.remote import check_hub, local_name
-from ffenc.cli.values import Turn, usage
+from ffenc.cli.values import Turn, ValueType, usage
 from ffenc.storage.address import Address, is_address, parse_address
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SourceName(PathName):
         return super().convert(value, param, ctx)
 
 
-class PresetName(click.ParamType[str]):
+class PresetName(ValueType):
     """The name of a preset or the path of a YAML file; for an address the error says how to copy it."""
 
     name = "preset"

@@ -12,7 +12,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
 from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
-from ffenc.cli.values import Whole
+from ffenc.cli.values import ValueType, Whole
 from ffenc.words import count
 
 
@@ -27,7 +27,7 @@ class _Command(SettingsCommand):
         click.Command.format_epilog(self, ctx, formatter)
 
 
-class _Frames(click.ParamType[Any]):
+class _Frames(ValueType):
     """``A:B``, ``A:``, ``:B``, ``A:B:STEP`` or one number."""
 
     name = "frames"
@@ -44,7 +44,7 @@ class _Frames(click.ParamType[Any]):
         return start, stop, step
 
 
-class _Depths(click.ParamType[Any]):
+class _Depths(ValueType):
     """``NEAR:FAR`` in metres."""
 
     name = "depths"

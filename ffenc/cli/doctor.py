@@ -14,7 +14,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PresetName, SettingsCommand, json_option, program_options, transform_options
 from ffenc.cli.display import report_console
 from ffenc.cli.output import print_json
-from ffenc.cli.values import Real
+from ffenc.cli.values import Real, ValueType
 from ffenc.cli.verdict import print_reasons, print_verdict, steps, verdict_table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ffenc.recording.keep_up import CameraVerdict, PresetVerdict
 
 
-class _Size(click.ParamType[Any]):
+class _Size(ValueType):
     """``640x480``."""
 
     name = "WxH"

@@ -10,10 +10,10 @@ import click
 from ffenc.cli.common import PathName, SettingsCommand, SourceName, nearest_option, transform_options
 from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.plan import print_plans
-from ffenc.cli.values import EPISODES, EXCLUDED, RATE
+from ffenc.cli.values import EPISODES, EXCLUDED, RATE, ValueType
 
 
-class Pair(click.ParamType[Any]):
+class Pair(ValueType):
     """``OLD=NEW``, neither empty."""
 
     name = "OLD=NEW"

@@ -24,7 +24,7 @@ from ffenc.cli.common import (
 from ffenc.cli.display import is_terminal, report_console
 from ffenc.cli.keys import keys
 from ffenc.cli.output import print_json
-from ffenc.cli.values import RATE, Real, Whole
+from ffenc.cli.values import RATE, Real, ValueType, Whole
 from ffenc.cli.verdict import print_verdict, steps
 from ffenc.words import count
 
@@ -41,7 +41,7 @@ Overrides = list[tuple[tuple[str, ...], Any]]
 _CHECK_SECONDS = 3.0
 
 
-class _Camera(click.ParamType[Any]):
+class _Camera(ValueType):
     """``front=/dev/video0``."""
 
     name = "NAME=SOURCE"

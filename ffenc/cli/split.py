@@ -12,10 +12,10 @@ from ffenc.cli.display import progress_bar
 from ffenc.cli.jobs import executor_of, job_options, print_summary, summary_fields
 from ffenc.cli.output import print_json
 from ffenc.cli.plan import print_plans
-from ffenc.cli.values import Whole
+from ffenc.cli.values import ValueType, Whole
 
 
-class Parts(click.ParamType[Any]):
+class Parts(ValueType):
     """``train=0.9,val=0.1`` or ``a=0-9,b=10-``."""
 
     name = "NAME=SHARE,..."

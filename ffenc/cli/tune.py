@@ -23,7 +23,7 @@ from ffenc.cli.common import (
 )
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
-from ffenc.cli.values import EPISODES, RATE, Whole, usage
+from ffenc.cli.values import EPISODES, RATE, ValueType, Whole, usage
 from ffenc.cli.verdict import steps
 from ffenc.errors import ConfigError, DestinationError
 from ffenc.temporary import temporary_folder
@@ -40,7 +40,7 @@ _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _DEFAULT_BUDGET = "5m"
 
 
-class _Duration(click.ParamType[Any]):
+class _Duration(ValueType):
     """A duration in seconds: ``90``, ``30s``, ``5m``, ``1h``."""
 
     name = "TIME"

@@ -6,11 +6,17 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ffenc.errors import ConfigError
+
+if TYPE_CHECKING:  # click's types have parameters only in its newest versions
+    ValueType = click.ParamType[Any]
+    Choice = click.Choice[str]
+else:
+    ValueType, Choice = click.ParamType, click.Choice
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -43,7 +49,7 @@ class Real(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
-class Turn(click.Choice[str]):
+class Turn(Choice):
     """A rotation in degrees; without a rotation the option is left out."""
 
     def __init__(self) -> None:
@@ -53,7 +59,7 @@ class Turn(click.Choice[str]):
         return int(super().convert(value, param, ctx))
 
 
-class Checked(click.ParamType[Any]):
+class Checked(ValueType):
     """A text that the library's own check accepts.
 
     Args:
