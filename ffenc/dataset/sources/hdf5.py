@@ -220,7 +220,8 @@ def _told(error: Exception) -> str:
 
 def _is_hdf5(path: Path) -> bool:
     if path.is_dir():
-        return bool(files_of(path)) and not any(path.glob("episode[-_]*/")) and not (path / "images").is_dir()
+        tree = any(one.is_dir() for one in path.glob("episode[-_]*")) or (path / "images").is_dir()
+        return bool(files_of(path)) and not tree
     with path.open("rb") as file:
         return file.read(len(_SIGNATURE)) == _SIGNATURE or path.suffix.lower() in _SUFFIXES
 
