@@ -392,10 +392,10 @@ def _encode(
         else:
             assert task.header is not None
             depth = DepthSamples(encoding.config, task.unit) if task.unit is not None else None
-            frames = task._source()
-            if task.episode.length * task.header.raw_bytes <= _AHEAD_BYTES:
-                frames = ReadAhead(frames)  # while the encoders of other tasks fill the cores
-            with around.slot:
+            source = task._source()
+            ahead = task.episode.length * task.header.raw_bytes <= _AHEAD_BYTES
+            # The first image is read while the encoders of other tasks fill the cores.
+            with ReadAhead(source) if ahead else nullcontext(source) as frames, around.slot:
                 encode_frames(
                     encoding,
                     frames,

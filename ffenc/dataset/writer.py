@@ -139,7 +139,7 @@ class DatasetWriter:
             "index": frames + self._frames,
             "task_index": np.broadcast_to(task_of, episode.length),
         }
-        added = [pa.array(own[name]).cast(kind, safe=False) for name, kind in kinds.items()]
+        added = [pa.array(own[name], kind, safe=False) for name, kind in kinds.items()]
         schema = self._numbered_schema(episode.rows.schema, kinds)
         table = pa.Table.from_arrays([*episode.rows.columns, *added], schema=schema)
         rows = NumberedRows(self._episodes, self._frames, table, tasks, episode.known, episode.index)

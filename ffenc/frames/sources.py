@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +21,9 @@ from ffenc.frames.png import is_png
 from ffenc.paths import open_regular, read_bytes
 from ffenc.spelling import argument
 from ffenc.storage.mirror import version_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 # Images that are not supported, which must not be ignored silently.
@@ -71,6 +74,7 @@ class ReadAhead:
     """A frame source whose first frame is read before the others are asked for.
 
     The first frame takes longest: a file is opened, and of an episode in a table, a page is decompressed.
+    Leaving the block closes the file if the others were not asked for.
 
     Args:
         frames: the frames.
@@ -80,6 +84,12 @@ class ReadAhead:
         self._frames = frames
         rest = iter(frames)
         self._begun: Iterator[EncodedFrame] | None = chain(list(islice(rest, 1)), rest)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._begun = None
 
     def __len__(self) -> int:
         return len(self._frames)

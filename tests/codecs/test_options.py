@@ -308,6 +308,9 @@ def configs(draw):
 def extras(draw):
     """Extra options under any spelling, in any order."""
     plain = draw(st.dictionaries(st.sampled_from([*PLAIN_FAMILY, *HARMLESS]), values, max_size=6))
+    # Unknown words of these are refused.
+    for name in plain.keys() & {"tune", "profile:v"}:
+        plain[name] = draw(st.integers(0, 3))
     params = draw(st.dictionaries(st.sampled_from(PARAMS_NAMES), params_values, max_size=3))
     items = draw(st.permutations([*plain.items(), *params.items()]))
     return dict(items)

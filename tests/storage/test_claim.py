@@ -57,7 +57,7 @@ def test_the_second_of_two_processes_is_refused_before_it_does_anything(
     begun, go_on = threading.Event(), threading.Event()
 
     def rule(method: str, path: str) -> int | None:
-        if method == "PUT" and path.endswith(".mp4"):
+        if method in ("PUT", "POST") and not path.endswith(PLACE):
             begun.set()
             go_on.wait(300)
         return None
@@ -70,6 +70,7 @@ def test_the_second_of_two_processes_is_refused_before_it_does_anything(
     with subprocess.Popen([sys.executable, "-c", code], env=other_cache) as process:
         assert begun.wait(300)
         before = set(s3.files("two"))
+        assert before == {PLACE}
         with pytest.raises(DestinationError, match="two is being written by another run"):
             reencode_dataset(VIDEO, "s3://lab/two", **COPIED, resume=True)
         assert set(s3.files("two")) == before
