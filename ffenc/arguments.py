@@ -11,19 +11,22 @@ from ffenc.errors import ConfigError
 from ffenc.spelling import argument
 
 
-def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+def check_kind(
+    name: str, value: object, kind: type | tuple[type, ...], expected: str, *, optional: bool = True
+) -> None:
     """Refuse an argument of another type, such as a dict in place of settings.
 
     Args:
         name: the argument.
-        value: its value; None: it was not passed.
+        value: its value.
         kind: the types that are accepted.
         expected: the same in words.
+        optional: None is accepted too: the argument was not passed.
 
     Raises:
         ConfigError: the value is not accepted.
     """
-    if value is not None and not isinstance(value, kind):
+    if not (isinstance(value, kind) or (optional and value is None)):
         raise _refused(name, value, expected)
 
 

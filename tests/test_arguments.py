@@ -1,4 +1,4 @@
-"""Paths that are none are refused by the name of their argument, in every public function."""
+"""Every public function refuses a path argument that is not a path, and names the argument."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ VIDEO = FIXTURES / "aloha_video_v30"
 FILE = VIDEO / "videos/observation.images.top/chunk-000/file-000.mp4"
 SMALL = [(("cameras", name, side), 64) for name in ("front", "wrist") for side in ("width", "height")]
 HALVES = {"a": 0.5, "b": 0.5}
+COMMAND: dict[str, Any] = {
+    **{"config": ffenc.VideoEncoderConfig(), "width": 64, "height": 64},
+    **{"fps": 30, "output": "o.mp4", "frames": "png"},
+}
 CALLS: dict[str, Callable[[Any], object]] = {
     "contact_sheet.path": lambda path: ffenc.contact_sheet(path, "o.png"),
     "contact_sheet.output": lambda path: ffenc.contact_sheet(VIDEO, path),
@@ -67,7 +71,7 @@ def test_all_paths_of_the_public_functions_are_tested_here() -> None:
 
 
 @pytest.mark.parametrize("called", CALLS)
-def test_what_is_no_path_is_refused_by_name(
+def test_a_value_that_is_not_a_path_is_refused_by_name(
     called: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -78,7 +82,7 @@ def test_what_is_no_path_is_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_repositories_and_programs_that_are_none_are_refused() -> None:
+def test_names_of_repositories_and_programs_of_another_type_are_refused() -> None:
     for bad in (3, None, b"x"):
         with pytest.raises(ConfigError, match="is not a dataset on the Hub; expected USER/NAME"):
             ffenc.push_dataset(VIDEO, bad, dry_run=True)  # type: ignore[arg-type]
@@ -101,3 +105,20 @@ def test_values_of_another_type_are_refused_by_name(call: Callable[[Any], object
     for bad in (1.5j, object(), [1.5j]):
         with pytest.raises(ConfigError, match=said):
             call(bad)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: ffenc.split_dataset(VIDEO, "o", None), "into"),  # type: ignore[arg-type]
+        (lambda: ffenc.Edits(rename_cameras=None), "rename_cameras"),  # type: ignore[arg-type]
+        (lambda: ffenc.Edits(task_of=None), "task_of"),  # type: ignore[arg-type]
+        *(
+            (lambda name=name: ffenc.compile_command(**{**COMMAND, name: None}), name)
+            for name in ("config", "width", "height")
+        ),
+    ],
+)
+def test_none_is_refused_by_name_where_a_value_is_required(call: Callable[[], object], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: None is not accepted; expected "):
+        call()

@@ -134,10 +134,11 @@ def compile_command(
         ConfigError: settings that cannot be encoded: an odd size with subsampled chroma, a pixel format that
             the hardware does not support, ``auto`` without ``encoder``, or a setting without effect.
     """
-    check_kind("config", config, VideoEncoderConfig, "a VideoEncoderConfig or DepthEncoderConfig")
+    what = "a VideoEncoderConfig or DepthEncoderConfig"
+    check_kind("config", config, VideoEncoderConfig, what, optional=False)
     check_kind("transform", transform, Transform, "a Transform")
     for name, pixels in (("width", width), ("height", height)):
-        check_kind(name, pixels, Integral, "a whole number of pixels")
+        check_kind(name, pixels, Integral, "a whole number of pixels", optional=False)
     if frames not in FRAME_FORMATS:
         raise ConfigError(f"frames={frames!r} is not known{accepted(frames, FRAME_FORMATS)}")
     if is_depth(frames) and config.pix_fmt != frames:

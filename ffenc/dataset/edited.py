@@ -61,7 +61,7 @@ class Edits(Struct, frozen=True):
         for name in ("drop_cameras", "drop_features"):
             force_setattr(self, name, listed(name, getattr(self, name)))
         for name in ("rename_cameras", "task_of", "replace_tasks"):
-            check_kind(name, getattr(self, name), Mapping, "a mapping")
+            check_kind(name, getattr(self, name), Mapping, "a mapping", optional=False)
 
     @property
     def tasks_change(self) -> bool:

@@ -149,6 +149,7 @@ class LeRobotDataset(ABC):
         ]
         if not partial:
             self.check(self.episodes)
+        self._complete(partial=partial)
 
     def check(self, episodes: Sequence[EpisodeRef], *, videos: bool = True) -> None:
         """Raise faults of some episodes; see :meth:`Damage.check <ffenc.dataset.damage.Damage.check>`."""
@@ -170,6 +171,10 @@ class LeRobotDataset(ABC):
     def _sound(self) -> list[EpisodeRef]:
         """Return the episodes to read that are not known to be damaged; if all are, return all."""
         return [episode for episode in self._opened if not self._damage.of(episode.index)] or self._opened
+
+    @abstractmethod
+    def _complete(self, *, partial: bool) -> None:
+        """Read and check what only this layout has, after everything else."""
 
     @abstractmethod
     def _listed(self) -> Iterator[Listed]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
-from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
+from ffenc.dataset.lerobot import LeRobotDataset, Listed
 from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.statistics import Aggregate
@@ -47,23 +47,12 @@ class LeRobotV21(LeRobotDataset):
     data_path = DATA_PATH_V2
     video_path = VIDEO_PATH_V2
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        retime: bool = False,
-        partial: bool = False,
-        choose: Choice | None = None,
-        ffprobe: str | None = None,
-    ) -> None:
-        self._tasks: list[str] = []
-        self._lines: list[dict[str, Any]] = []
-        super().__init__(root, retime=retime, partial=partial, choose=choose, ffprobe=ffprobe)
-        if not partial and choose is None:
+    def _complete(self, *, partial: bool) -> None:
+        if not partial:
             self._check_no_other_files()
-        self._table = _episode_table(self._lines, root / EPISODES_V2)
+        self._table = _episode_table(self._lines, self.root / EPISODES_V2)
         del self._lines
-        self._stats = _EpisodeStats(root / EPISODE_STATS_V2, len(self.episodes))
+        self._stats = _EpisodeStats(self.root / EPISODE_STATS_V2, len(self.episodes))
 
     def _data_file(self, first: int, second: int) -> Path:
         return self.root / self._data_path.format(episode_chunk=first, episode_index=second)
@@ -83,6 +72,7 @@ class LeRobotV21(LeRobotDataset):
         return int(self._info.get("chunks_size") or FILE_LIMITS["chunks_size"])
 
     def _count_tasks(self) -> int:
+        self._tasks: list[str] = []
         path = self.root / TASKS_V2
         for line in _numbered(path, "task_index", "task"):
             if not isinstance(line.content.get("task"), str):
@@ -93,6 +83,7 @@ class LeRobotV21(LeRobotDataset):
         return len(self._tasks)
 
     def _listed(self) -> Iterator[Listed]:
+        self._lines: list[dict[str, Any]] = []
         chunks_size = self._chunks_size()
         for line in _numbered(self.root / EPISODES_V2, "episode_index", "episode"):
             tasks = line.content.get("tasks")

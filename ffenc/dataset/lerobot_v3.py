@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import kept_rows, read_table
-from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
+from ffenc.dataset.lerobot import LeRobotDataset, Listed
 from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.videos import videos_of
@@ -39,17 +39,11 @@ class LeRobotV3(LeRobotDataset):
     data_path = DATA_PATH
     video_path = VIDEO_PATH
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        retime: bool = False,
-        partial: bool = False,
-        choose: Choice | None = None,
-        ffprobe: str | None = None,
-    ) -> None:
-        self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        super().__init__(root, retime=retime, partial=partial, choose=choose, ffprobe=ffprobe)
+    @cached_property
+    def _episode_files(self) -> list[Path]:
+        return sorted((self.root / "meta/episodes").glob("*/*.parquet"))
+
+    def _complete(self, *, partial: bool) -> None:
         self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
 
     def _data_file(self, first: int, second: int) -> Path:

@@ -46,7 +46,7 @@ from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
 from ffenc.jobs.pool import even_rounds, share_cores
 from ffenc.layout import TIME_TOLERANCE
-from ffenc.spelling import argument
+from ffenc.spelling import argument, call
 from ffenc.storage.mirror import mirror_of
 from ffenc.storage.upload import address_of, destination_path
 
@@ -203,8 +203,8 @@ def _at_rate(
     if isinstance(opened, LeRobotV3 | LeRobotV21):
         if any(key == ("robot_type",) for key, _ in overrides):
             raise ConfigError(
-                f"{argument('robot_type')} would have no effect: a dataset keeps its own; "
-                "ffenc edit changes it"
+                f"{argument('robot_type')} would have no effect: a dataset keeps its own; change it with "
+                + call("edit_dataset", source="SRC", destination="NEW", robot_type="NAME")
             )
         if retime:
             say_shift([opened])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from ffenc.arguments import check_number
+from ffenc.arguments import check_kind, check_number
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
 from ffenc.dataset.columns import task_texts
@@ -46,11 +46,7 @@ def plan_split(
 
     The arguments are those of :func:`split_dataset`.
     """
-    if not isinstance(into, Mapping):
-        raise ConfigError(
-            f"{argument('into')}: {into!r} is not accepted",
-            expected="a mapping of parts to shares or episodes",
-        )
+    check_kind("into", into, Mapping, "a mapping of parts to shares or episodes", optional=False)
     check_number("seed", seed, 0)
     folder, target = source_path(source), parse_address(destination, "destination")
     if len(into) < 2:

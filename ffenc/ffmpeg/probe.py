@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import replace
 
 from ffenc.arguments import check_kind, checked_path
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
@@ -237,22 +237,13 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
             fix="remux the file, or restore it",
         )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
-    packets = _Packets()
-    if times and raw:
-        assert rate is not None
-        # Each packet is a frame. Key frames are not needed: an elementary stream cannot be entered by time.
-        count = sum(line.startswith(f"packet|stream_index={video['index']}|") for line in answer)
-        fps, time_base = rate, 1 / rate
-        packets = _Packets(tuple(range(count)), (), tuple(range(count)), leading=())
-    elif times:
-        packets = _packets(path, video, answer)
-    return StreamInfo(
+    info = StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
         width=int(video.get("width", 0)),
         height=int(video.get("height", 0)),
         fps=fps,
-        frames=len(packets.times) if packets.times is not None else _frame_count(video, program, path),
+        frames=0 if times else _frame_count(video, program, path),
         time_base=time_base,
         channels=_channels(video.get("pix_fmt", "")),
         color_space=_tag(video.get("color_space")),
@@ -262,31 +253,37 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
         audio=_audio(audio) if audio else None,
         tag=tag if re.fullmatch(r"\w{4}", tag := video.get("codec_tag_string", "")) else None,
         extradata_hash=video.get("extradata_hash"),
-        **asdict(packets),
         raw=raw,
         rotation=_rotation(video),
         reorder=int(video["has_b_frames"]) if video.get("has_b_frames", "").isdigit() else 0,
     )
+    if not times:
+        return info
+    packets = [line for line in answer if line.startswith(f"packet|stream_index={video['index']}|")]
+    if not raw:
+        return _with_packets(info, path, packets)
+    assert rate is not None
+    # Each packet is a frame. Key frames are not needed: an elementary stream cannot be entered by time.
+    every = tuple(range(len(packets)))
+    return replace(
+        info,
+        fps=rate,
+        time_base=1 / rate,
+        frames=len(every),
+        times=every,
+        key_frames=(),
+        places=every,
+        leading=(),
+    )
 
 
-class _Packets(Struct, frozen=True):
-    """The fields of :class:`StreamInfo` that are read from the packets of a stream."""
-
-    times: tuple[int, ...] | None = None
-    key_frames: tuple[int, ...] | None = None
-    places: tuple[int, ...] | None = None
-    sizes: tuple[int, ...] | None = None
-    leading: tuple[int, ...] | None = None
-    hidden: int = 0
-
-
-def _packets(path: str | Path, video: Mapping[str, str], answer: Iterable[str]) -> _Packets:
-    """Read the packets of a stream.
+def _with_packets(info: StreamInfo, path: str | Path, packets: Iterable[str]) -> StreamInfo:
+    """Return a stream's fields with those that are read from its packets.
 
     Args:
+        info: the other fields.
         path: the file.
-        video: ffprobe's fields of the stream.
-        answer: lines of ffprobe's output.
+        packets: ffprobe's lines of the stream's packets.
 
     Raises:
         SourceError: a packet has no timestamp.
@@ -294,28 +291,35 @@ def _packets(path: str | Path, video: Mapping[str, str], answer: Iterable[str]) 
     own: list[tuple[int, bool, int, int]] = []  # time, key frame, position in stored order, size
     at: list[str] = []
     hidden = 0
-    for line in answer:
-        if line.startswith(f"packet|stream_index={video['index']}|"):
-            fields = fields_of(line)
-            at.append(fields.get("pos", ""))
-            if "D" in fields["flags"]:
-                hidden += 1
-                continue  # hidden by an edit list: decoded, but never displayed
-            if not fields["pts"].lstrip("-").isdigit():
-                raise SourceError(
-                    f"{path} has frames without a timestamp. Convert it without loss first: "
-                    "`ffmpeg -i FILE -c:v ffv1 NEW.mkv`"
-                )
-            own.append((int(fields["pts"]), "K" in fields["flags"], len(at) - 1, int(fields["size"])))
+    for line in packets:
+        fields = fields_of(line)
+        at.append(fields.get("pos", ""))
+        if "D" in fields["flags"]:
+            hidden += 1
+            continue  # hidden by an edit list: decoded, but never displayed
+        if not fields["pts"].lstrip("-").isdigit():
+            raise SourceError(
+                f"{path} has frames without a timestamp. Convert it without loss first: "
+                "`ffmpeg -i FILE -c:v ffv1 NEW.mkv`"
+            )
+        own.append((int(fields["pts"]), "K" in fields["flags"], len(at) - 1, int(fields["size"])))
     own.sort()
     keys = tuple(i for i, (_, key, _, _) in enumerate(own) if key)
     places = tuple(place for _, _, place, _ in own)
     leading = leading_frames(keys, places)
-    if leading and video.get("codec_name") == "hevc":
+    if leading and info.codec == "hevc":
         found = (at[places[frame]] for frame in leading)
         leading = without_radl(path, leading, [int(one) if one.isdigit() else None for one in found])
-    times, sizes = tuple(pts for pts, _, _, _ in own), tuple(size for _, _, _, size in own)
-    return _Packets(times, keys, places, sizes, leading, hidden)
+    return replace(
+        info,
+        frames=len(own),
+        times=tuple(pts for pts, _, _, _ in own),
+        key_frames=keys,
+        places=places,
+        sizes=tuple(size for _, _, _, size in own),
+        leading=leading,
+        hidden=hidden,
+    )
 
 
 def leading_frames(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -106,7 +107,7 @@ class RosBag(Bag):
                 if journal.is_file() and journal.stat().st_size:
                     raise SourceError(
                         f"{journal} contains messages that are not in {file.name} yet, as after a crash; "
-                        f"put them there: sqlite3 {file} 'PRAGMA journal_mode=DELETE'"
+                        f"put them there: sqlite3 {shlex.quote(str(file))} 'PRAGMA journal_mode=DELETE'"
                     )
 
 

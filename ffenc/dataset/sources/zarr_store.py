@@ -137,18 +137,13 @@ class ZarrFile(ArrayFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._lock = threading.Lock()
-        self._zip: tuple[Any, zipfile.ZipFile] | None = (
-            None  # zarr's store, and the file for chunks as stored
-        )
+        self._zip: tuple[Any, zipfile.ZipFile] | None = None  # as zarr's store, and for chunks as stored
         self._known: dict[str, _Stored] = {}
         self._fingerprints: dict[str, str] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type[ZarrFile], tuple[Path]]:
         """Pickle a store as its path; it is opened again in the other process."""
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        return ZarrFile, (self.path,)
 
     @contextmanager
     def open(self) -> Iterator[_ZarrReader]:
