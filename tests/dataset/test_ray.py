@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,17 @@ from tests.support.s3 import S3, s3_server
 
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_folder() -> Iterator[None]:
+    """Ray keeps what a session wrote, and packages that came with a job. Its sockets need a short path."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        yield
 
 
 @pytest.fixture(scope="module")
