@@ -204,7 +204,7 @@ def _at_rate(
         if any(key == ("robot_type",) for key, _ in overrides):
             raise ConfigError(
                 f"{argument('robot_type')} would have no effect: a dataset keeps its own; change it with "
-                + call("edit_dataset", source="SRC", destination="NEW", robot_type="NAME")
+                f"{argument('robot_type', 'NAME')} of {call('edit_dataset', source='SRC', destination='NEW')}"
             )
         if retime:
             say_shift([opened])
