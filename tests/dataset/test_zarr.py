@@ -278,7 +278,7 @@ def test_chunks_in_shards_and_chunks_that_are_declared_too_large(tmp_path: Path)
     options: dict[str, Any] = {"shape": (6, 8, 8, 3), "dtype": "u1", "chunks": (1, 8, 8, 3)}
     array = root.create_array("img", **options, shards=(3, 8, 8, 3))
     array[:] = np.arange(6 * 192, dtype=np.uint8).reshape(6, 8, 8, 3)
-    chunks = chunks_of(array, "img", "sharded.zarr: img")
+    chunks = chunks_of(array, "sharded.zarr: img")
     stored = {f"img/c/{n}/0/0/0": (source / f"img/c/{n}/0/0/0").read_bytes() for n in (0, 1)}
     chunks.check(0, 6, stored.get)
     bomb = numcodecs.Zstd().encode(bytes(64 << 20))
@@ -292,7 +292,55 @@ def test_chunks_in_shards_and_chunks_that_are_declared_too_large(tmp_path: Path)
         chunks.check(3, 4, stored.get)
     large = root.create_array("large", shape=(9, 1 << 16, 1 << 16), dtype="u1", chunks=(1, 1 << 16, 1 << 16))
     with pytest.raises(SourceError, match=r"has chunks of 4,294,967,296 bytes; 2 GB are read at most"):
-        chunks_of(large, "large", "sharded.zarr: large")
+        chunks_of(large, "sharded.zarr: large")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("index", ["start", "end"])
+def test_chunks_that_are_not_in_their_shard_are_reported_as_those_without_a_file(
+    tmp_path: Path, packed: bool, index: Any
+) -> None:
+    import zarr
+
+    path = tmp_path / ("a.zarr.zip" if packed else "a.zarr")
+    store = zarr.storage.ZipStore(path, mode="w") if packed else str(path)
+    root = zarr.create_group(store, zarr_format=3)
+    shards: Any = {"shape": (4, 16, 16, 3), "index_location": index}
+    options: dict[str, Any] = {"chunks": (1, 8, 16, 3), "shards": shards}
+    # Row 4 is alone in the second shard. By default zarr does not store chunks that equal the fill value.
+    pixels = np.full((5, 16, 16, 3), 9, np.uint8)
+    pixels[2] = pixels[4, :8] = 0
+    root.create_array("data/img", data=pixels, **options)
+    root.create_array("data/black", data=pixels, config={"write_empty_chunks": True}, **options)
+    numbers: dict[str, Any] = {"chunks": (1, 2), "shards": (2, 2)}
+    root.create_array("data/action", data=np.array([[1, 1], [0, 0], [0, 0], [0, 0], [1, 0]]), **numbers)
+    root.create_array("data/state", data=np.ones((5, 2)), **numbers)
+    root.create_array("meta/episode_ends", data=np.array([3, 5]), chunks=(1,), shards=(2,))
+    if packed:
+        store.close()
+    with pytest.warns(FfencWarning) as given:
+        plan_reencode(path, tmp_path / "out", fps=10, task="push")
+    assert sorted(str(one.message).removeprefix(f"{path}: ") for one in given) == [
+        "data/action: 3 chunks are not in the file; their rows have the fill value (0 by default)",
+        "data/img: 3 chunks are not in the file; their frames have the fill value (black by default)",
+    ]
+
+
+def test_a_file_that_is_not_in_the_grid_does_not_hide_a_missing_chunk(replay: Path, tmp_path: Path) -> None:
+    shutil.move(replay / "data/camera0_rgb/0.0.0.0", replay / "data/camera0_rgb/99.0.0.0")
+    with pytest.warns(FfencWarning, match="data/camera0_rgb: 1 chunks are not in the file"):
+        plan_reencode(replay, tmp_path / "out", mapping=IMG, fps=30)
+
+
+def test_missing_chunks_of_task_texts_are_reported(replay: Path, tmp_path: Path) -> None:
+    import zarr
+
+    texts = np.full((9, 8), ord("a"), np.uint8)
+    zarr.open_group(str(replay), mode="a").create_array("data/text", data=texts, chunks=(2, 8))
+    mapping = build_mapping({**IMG.plain(), "task": {"path": "data/text"}})
+    (replay / "data/text/1.0").unlink()
+    with pytest.warns(FfencWarning, match=r"data/text: 1 chunks are not in the file; their texts are"):
+        plan_reencode(replay, tmp_path / "out", mapping=mapping, fps=30)
 
 
 @pytest.mark.parametrize("packed", [False, True])

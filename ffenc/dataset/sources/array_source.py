@@ -72,6 +72,12 @@ class ArraySource(PlainSource):
             with file.open() as reader:
                 whole = [self._checked(part, reader) for part in some]
                 self._parts += whole
+                if said is not None and said.path is not None:
+                    for part in whole:
+                        info = reader.array(part.place(said.path))
+                        self._look_for_chunks(
+                            part, info, reader, "texts are the fill value (empty by default)"
+                        )
                 texts += [_task_texts(whole, n, reader, said, ends=ends) for n in range(len(whole))]
         numbers = {text: number for number, text in enumerate(dict.fromkeys(t for own in texts for t in own))}
         self._tasks_of = [np.array([numbers[text] for text in own], np.int64) for own in texts]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from msgspec import Struct
 
@@ -46,6 +48,7 @@ _ALIKE = {
 _OTHER = ("imagecodecs_lz4", "imagecodecs_packbits")
 _CHECKSUM = 4  # bytes of the CRC-32C after a chunk, and after a shard's index
 _ABSENT = (1 << 64) - 1  # offset of a chunk that a shard does not contain
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class Chunks(Struct, frozen=True):
@@ -72,6 +75,38 @@ class Chunks(Struct, frozen=True):
     checksum: bool
     index_first: bool | None
     key: Callable[[tuple[int, ...]], str]
+
+    def missing(self, keys: Iterable[str], read: Callable[[str, slice], bytes | None]) -> int:
+        """Return the number of chunks that are not stored, as files or in a shard.
+
+        Args:
+            keys: keys of the stored files of the array; those that are not in its grid do not count.
+            read: returns a part of the bytes that are stored at a key.
+
+        Raises:
+            SourceError: a shard ends before its index does.
+        """
+        if not self.shape:
+            return 0
+        wanted = math.prod(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
+        return wanted - sum(self._count(key, read) for key in keys)
+
+    def _count(self, key: str, read: Callable[[str, slice], bytes | None]) -> int:
+        """Return the number of the array's chunks that a file contains."""
+        place = tuple(map(int, _NUMBER.findall(key)[-len(self.shape) :]))
+        if len(place) < len(self.shape) or self.key(place) != key:
+            return 0
+        axes = list(zip(self.shape, self.stored, self.chunk, place, strict=True))
+        # A shard at the end of an axis has places for chunks after the end, which are never stored.
+        inside = [max(0, -(-min(n - p * s, s) // c)) for n, s, c, p in axes]
+        if self.index_first is None or not all(inside):
+            return math.prod(inside)
+        size = self._index_bytes
+        index = read(key, slice(size) if self.index_first else slice(-size, None))
+        if index is None:
+            return 0
+        offsets = self._index(key, index)[:, 0].reshape([s // c for _, s, c, _ in axes])
+        return int(np.count_nonzero(offsets[tuple(map(slice, inside))] != _ABSENT))
 
     def check(self, first: int, stop: int, read: Callable[[str], bytes | None]) -> None:
         """Reject chunks of some rows that decompress to more than a chunk's size.
@@ -121,22 +156,28 @@ class Chunks(Struct, frozen=True):
         if self.index_first is None:
             yield data
             return
-        count = math.prod(-(-n // c) for n, c in zip(self.stored, self.chunk, strict=True))
-        size = 16 * count + _CHECKSUM
-        index = data[:size] if self.index_first else data[max(0, len(data) - size) :]
-        if len(index) < size:
-            raise SourceError(f"{self.name}: {key} ends before its index does: it is damaged")
-        for start, length in np.frombuffer(index[: 16 * count], "<u8").reshape(-1, 2).tolist():
+        size = self._index_bytes
+        for start, length in self._index(key, data[:size] if self.index_first else data[-size:]).tolist():
             if start != _ABSENT:
                 yield data[start : start + length]
 
+    @property
+    def _index_bytes(self) -> int:
+        """Bytes of a shard's index."""
+        return 16 * math.prod(s // c for s, c in zip(self.stored, self.chunk, strict=True)) + _CHECKSUM
 
-def chunks_of(array: Any, path: str, name: str) -> Chunks:
+    def _index(self, key: str, data: bytes | memoryview) -> npt.NDArray[np.uint64]:
+        """Return offset and number of bytes of each chunk in a shard."""
+        if len(data) < self._index_bytes:
+            raise SourceError(f"{self.name}: {key} ends before its index does: it is damaged")
+        return np.frombuffer(data[:-_CHECKSUM], "<u8").reshape(-1, 2)
+
+
+def chunks_of(array: Any, name: str) -> Chunks:
     """Return how an array is stored.
 
     Args:
         array: array of version 2 or 3 of the zarr library.
-        path: path of the array in the store.
         name: name of the array, for errors.
 
     Raises:
@@ -184,7 +225,7 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
 
     def key(place: tuple[int, ...]) -> str:
         if hasattr(metadata, "encode_chunk_key"):
-            return f"{path}/{metadata.encode_chunk_key(place)}".lstrip("/")
+            return f"{array.path}/{metadata.encode_chunk_key(place)}".lstrip("/")
         return str(array._chunk_key(place))
 
     return Chunks(

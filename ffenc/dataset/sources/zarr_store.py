@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import re
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from msgspec import Struct
@@ -24,8 +22,7 @@ from ffenc.paths import regular
 
 _MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _METADATA = (*_MARKS, ".zattrs")
-# The last part of the key of a chunk, such as 0.0.0, or 0 of c/0/0. Other files in the folder are not chunks.
-_CHUNK = re.compile(r"c|(c\.)?[0-9]+(\.[0-9]+)*")
+_WHOLE = slice(None)
 _MOST_OBJECTS = 100_000
 _MOST_METADATA, _MOST_CHUNK = 16 << 20, 512 << 20  # decompressed bytes of a file in a zip file
 
@@ -65,8 +62,6 @@ class _ZarrReader(ArrayReader):
 
     def _check_chunks(self, path: str, array: Any, first: int, stop: int) -> None:
         """Reject a chunk that decompresses to more than the array's chunk size, before it is decompressed."""
-        if path not in self._chunks:
-            self._chunks[path] = chunks_of(array, path, f"{self.path}: {path}")
 
         def read(key: str) -> bytes | None:
             if key in self._checked:
@@ -74,7 +69,12 @@ class _ZarrReader(ArrayReader):
             self._checked.add(key)
             return self._zarr.bytes_of(key)
 
-        self._chunks[path].check(first, stop, read)
+        self._chunks_of(path, array).check(first, stop, read)
+
+    def _chunks_of(self, path: str, array: Any) -> Chunks:
+        if path not in self._chunks:
+            self._chunks[path] = chunks_of(array, f"{self.path}: {path}")
+        return self._chunks[path]
 
     def attributes(self, path: str) -> Mapping[str, Any]:
         with self._named(path):
@@ -83,11 +83,8 @@ class _ZarrReader(ArrayReader):
 
     def missing_chunks(self, path: str) -> int:
         with self._named(path):
-            array = self._at(path)
-            # For a v3 array with shards, the stored files are the shards.
-            chunk = getattr(array, "shards", None) or array.chunks
-            wanted: int = math.prod(-(-n // c) for n, c in zip(array.shape, chunk, strict=True))
-            return max(0, wanted - self._zarr.chunks(path))
+            chunks = self._chunks_of(path, self._at(path))
+            return chunks.missing(self._zarr.keys(path), self._zarr.bytes_of)
 
     def subgroups(self, path: str) -> list[str]:
         with self._named(path):
@@ -189,9 +186,9 @@ class ZarrFile(ArrayFile):
             self._fingerprints[array] = super().fingerprint(array)
         return self._fingerprints[array]
 
-    def chunks(self, array: str) -> int:
-        """Return the number of stored chunks of an array."""
-        return self._listed(array).chunks
+    def keys(self, array: str) -> list[str]:
+        """Return the keys of all files in the folder of an array."""
+        return self._listed(array).keys
 
     def stored(self, array: str) -> int:
         """Return the stored bytes of an array."""
@@ -200,27 +197,36 @@ class ZarrFile(ArrayFile):
     def _listed(self, array: str) -> _Stored:
         if array not in self._known:
             sizes: dict[str, int] = {}
-            files = [self.path]
+            files: list[Path] = []
             if self.path.is_dir():
-                folder = self.path / array
-                files = sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
-                sizes = {str(path): path.stat().st_size for path in files}
+                for where, _, names in os.walk(self.path / array):
+                    paths = [Path(where, name) for name in names]
+                    place = Path(where).relative_to(self.path).as_posix()
+                    sizes |= {f"{place}/{path.name}": path.stat().st_size for path in paths}
+                    files += paths
+                files.sort()
             else:
+                files = [self.path]
                 every = self._opened()[1].infolist()
                 sizes = {i.filename: i.compress_size for i in every if i.filename.startswith(f"{array}/")}
-            count = sum(_CHUNK.fullmatch(name.rpartition("/")[2]) is not None for name in sizes)
-            self._known[array] = _Stored(files, count, sum(sizes.values()))
+            self._known[array] = _Stored(files, list(sizes), sum(sizes.values()))
         return self._known[array]
 
-    def bytes_of(self, key: str) -> bytes | None:
-        """Return what is stored at a key; None if nothing is."""
-        if self.path.is_dir():
-            path = self.path / key
-            return path.read_bytes() if path.is_file() else None
+    def bytes_of(self, key: str, part: slice = _WHOLE) -> bytes | None:
+        """Return what is stored at a key, or a part of it; None if nothing is."""
         try:
-            return self._opened()[1].read(key)
-        except KeyError:
+            if self.path.is_dir():
+                file: IO[bytes] = regular(self.path / key).open("rb")
+                size = os.fstat(file.fileno()).st_size
+            else:
+                packed = self._opened()[1]
+                file, size = packed.open(key), packed.getinfo(key).file_size
+        except (FileNotFoundError, NotADirectoryError, KeyError):
             return None
+        start, stop, _ = part.indices(size)
+        with file:
+            file.seek(start)
+            return file.read(stop - start)
 
     def _check_sizes(self, packed: zipfile.ZipFile) -> None:
         """Reject files that are larger than any supported metadata or chunk."""
@@ -234,10 +240,10 @@ class ZarrFile(ArrayFile):
 
 
 class _Stored(Struct, frozen=True):
-    """What a store has of an array: the files on disk, the number of chunks, and their bytes."""
+    """What a store has of an array: the files on disk, their keys, and their bytes."""
 
     files: list[Path]
-    chunks: int
+    keys: list[str]
     bytes: int
 
 
