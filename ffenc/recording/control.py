@@ -46,6 +46,11 @@ class Control:
     def interrupt(self) -> None:
         self._asked.put("interrupt")
 
+    @property
+    def asked(self) -> bool:
+        """Whether a request is waiting."""
+        return not self._asked.empty()
+
     def take(self, seconds: float = 0.0) -> Asked | None:
         """Wait for the next request, and return it."""
         until = time.monotonic() + seconds

@@ -35,6 +35,7 @@ from ffenc.recording.results import SavedEpisode
 
 _READ_SECONDS = 5.0  # timeout for the next frame of a file
 _FIRST_SECONDS = 10.0  # timeout for the first frame of a device
+_STEP_SECONDS = 0.1  # longest single wait for a camera: a signal only puts a request
 _STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.95
 _MOST_WAITING = 64  # frames in a device and the pipe behind it
@@ -247,13 +248,13 @@ class _Session(Struct, dict=True):
         self.recorder.start_episode()
         self.on_event(EpisodeStarted(take.episode, take.number, take.episodes, take.attempt))
         for newest in self._newest.values():
-            _empty(newest, float(1 / self._fps) / 4)
+            self._empty(newest, float(1 / self._fps) / 4)
         frames = self._frames(first=True)
-        if frames is None:
-            raise CameraError(f"{self._names(self.cameras)}: a file has no frame")
         stopped = self.control.stopped()
         if stopped is not None:
             return stopped
+        if frames is None:
+            raise CameraError(f"{self._names(self.cameras)}: a file has no frame")
         self.control.begin(listens=True)
         clock = _Clock(self._fps)
         rate = _Rate(clock.began)
@@ -272,7 +273,24 @@ class _Session(Struct, dict=True):
                 take.late += missed
                 self._late += missed
             frames = self._frames(first=not take.rows)
-        return "source"
+        return self.control.take() or "source"
+
+    def _empty(self, newest: Newest, seconds: float) -> None:
+        """Drop frames that were taken before and are buffered: those that arrive without any wait."""
+        for _ in range(_MOST_WAITING):
+            began = time.monotonic()
+            self._first(newest, _FIRST_SECONDS)
+            if time.monotonic() - began >= seconds or self.control.asked:
+                return
+
+    def _first(self, newest: Newest, seconds: float) -> Mapping[str, CapturedFrame] | None:
+        """Return a live camera's first frames; None: none came in time, or before a request."""
+        until = time.monotonic() + seconds
+        while True:
+            left, ended = until - time.monotonic(), newest.ended
+            found = newest.take(max(0.0, min(left, _STEP_SECONDS)))
+            if found is not None or ended or left <= 0 or self.control.asked:
+                return found
 
     def _frames(self, *, first: bool) -> Mapping[str, CapturedFrame | None] | None:
         """Read every camera.
@@ -282,7 +300,8 @@ class _Session(Struct, dict=True):
                 together are waited for half a frame.
 
         Returns:
-            Each stream's frame, None for one without a new frame; or None: a file has ended.
+            Each stream's frame, None for one without a new frame; or None: a file has ended, or a request
+            came before the first frame.
         """
         # Wait half a frame: a camera whose frames arrive at about their due times would otherwise be
         # alternately early and late, and every other frame would be repeated.
@@ -297,7 +316,10 @@ class _Session(Struct, dict=True):
                     return None
                 frames |= found
                 continue
-            found = newest.take(max(0.0, until - time.monotonic()))
+            left = max(0.0, until - time.monotonic())
+            found = self._first(newest, left) if first else newest.take(left)
+            if found is None and first and self.control.asked:
+                return None
             if found is None and (newest.ended or first):
                 why = "delivers no more frames" if newest.ended else f"no frame has come in {seconds:.0f} s"
                 raise CameraError(f"{self._names([camera])}: {why}")
@@ -395,12 +417,3 @@ class _Rate:
             self._past.popleft()
         then, before = self._past[0]
         return (rows - before) / max(now - then, 1e-9)
-
-
-def _empty(newest: Newest, seconds: float) -> None:
-    """Drop frames that were taken before and are buffered: those that arrive without any wait."""
-    for _ in range(_MOST_WAITING):
-        began = time.monotonic()
-        newest.take(_FIRST_SECONDS)
-        if time.monotonic() - began >= seconds:
-            return

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -14,7 +17,7 @@ import pytest
 from ffenc import RobotPreset, VideoEncoderConfig, VideoReader
 from ffenc.config.source import CameraSource
 from ffenc.errors import CameraError, ConfigError, FfencWarning
-from ffenc.recording.cameras import Camera, CapturedFrame, Newest, open_camera, read_number
+from ffenc.recording.cameras import Camera, CapturedFrame, Newest, NoFrame, open_camera, read_number
 from ffenc.recording.cameras.camera import CameraStream
 from ffenc.recording.control import Control
 from ffenc.recording.events import (
@@ -368,6 +371,53 @@ def test_a_camera_that_hangs_hides_no_other_error_and_the_session_ends(tmp_path,
     assert isinstance(events[-1], SessionEnded)
     assert said in (events[-1].error or "")
     assert events[-1].episodes == (0 if fails else 1)
+
+
+class Silent(Source):
+    """A live camera that gives no more frames after some."""
+
+    def read(self, timeout: float) -> Mapping[str, CapturedFrame] | None:
+        if self._given == self._length:
+            self._closed.wait(timeout)
+            raise NoFrame("top: the camera", timeout, "plug it in again")
+        return super().read(timeout)
+
+
+@pytest.mark.parametrize("asked", ["stop", "signal"])
+def test_a_camera_without_a_first_frame_delays_no_end(tmp_path, monkeypatch, asked):
+    monkeypatch.setattr("ffenc.recording.session._FIRST_SECONDS", 60)
+    monkeypatch.setattr("ffenc.recording.session.Newest", partial(Newest, timeout=60))
+    control, camera, begun = Control(), Silent(live=True, paced=True, length=0), threading.active_count()
+    request = partial(os.kill, os.getpid(), signal.SIGINT) if asked == "signal" else control.stop
+    ends = pytest.raises(KeyboardInterrupt) if asked == "signal" else contextlib.nullcontext()
+    timer = threading.Timer(0.3, request)
+    since = time.monotonic()
+    with ends, Recorder(robot(), tmp_path / "d") as recorder:
+        timer.start()
+        record_episodes(recorder, [camera], episodes=1, seconds=60, control=control)
+    assert time.monotonic() - since < 30
+    timer.join()
+    assert threading.active_count() == begun
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_that_becomes_silent_delays_no_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("ffenc.recording.session.Newest", partial(Newest, timeout=60))
+    camera = Silent(live=True, paced=True, every=1 / FPS, length=5)
+    since = time.monotonic()
+    _, summary = session(tmp_path / "d", camera, seconds=60, when={12: Control.stop})
+    assert time.monotonic() - since < 30
+    assert summary.episodes[0].rows >= 12
+
+
+def test_a_silent_camera_has_failed_after_the_time_for_it():
+    camera = Silent(live=True, length=0)
+    newest = Newest(camera, timeout=0.3)
+    try:
+        with pytest.raises(CameraError, match=r"top: the camera gave no frame in 0\.3 s: plug it in again"):
+            newest.take(20)
+    finally:
+        newest.close()
 
 
 def test_a_length_that_is_no_number_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
 from ffenc.frames.depth import Unit
-from ffenc.recording.cameras.camera import Camera, CameraStream, CapturedFrame
+from ffenc.recording.cameras.camera import Camera, CameraStream, CapturedFrame, NoFrame
 from ffenc.recording.cameras.folder import Folder
 from ffenc.recording.cameras.newest import Newest
 from ffenc.recording.cameras.number import read_number
@@ -17,7 +17,7 @@ from ffenc.recording.cameras.realsense_file import RealsenseFile
 from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.cameras.v4l2 import V4l2
 
-__all__ = ["Camera", "CameraStream", "CapturedFrame", "Newest", "open_camera", "read_number"]
+__all__ = ["Camera", "CameraStream", "CapturedFrame", "Newest", "NoFrame", "open_camera", "read_number"]
 
 _TEST_SIZE = (640, 480)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy.typing as npt
 from msgspec import Struct
 
+from ffenc.errors import CameraError
 from ffenc.frames.depth import Unit
 
 
@@ -42,6 +43,24 @@ class CapturedFrame(Struct, frozen=True):
     timestamp: float | None
 
 
+class NoFrame(CameraError):
+    """No frame arrived in time; a later read may return one.
+
+    Args:
+        camera: the camera's name and kind.
+        seconds: how long it was waited for.
+        advice: what to do.
+    """
+
+    def __init__(self, camera: str, seconds: float, advice: str) -> None:
+        super().__init__(f"{camera} gave no frame in {seconds:g} s: {advice}")
+        self._camera, self._advice = camera, advice
+
+    def after(self, seconds: float) -> NoFrame:
+        """Return the error for another waiting time."""
+        return NoFrame(self._camera, seconds, self._advice)
+
+
 class Camera(Protocol):
     """A device, or a replacement for one, that provides frames one by one.
 
@@ -70,13 +89,15 @@ class Camera(Protocol):
         """Return the next frame of every stream, by stream name, all of the same moment.
 
         Args:
-            timeout: greatest waiting time in seconds.
+            timeout: greatest waiting time in seconds. A live camera is read again and again with a short one,
+                so that a recording can end while it gives no frame.
 
         Returns:
             The frames; None: a file has ended.
 
         Raises:
-            CameraError: no frame arrived in time, or the device is gone.
+            NoFrame: no frame arrived in time.
+            CameraError: the device is gone.
         """
 
     def close(self) -> None:

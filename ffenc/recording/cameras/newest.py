@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from ffenc.errors import CameraError
-from ffenc.recording.cameras.camera import Camera, CapturedFrame
+from ffenc.recording.cameras.camera import Camera, CapturedFrame, NoFrame
 
 Frames = Mapping[str, CapturedFrame]
 
-_CLOSE_SECONDS = 5.0  # in addition to the timeout of a read
+_STEP_SECONDS = 0.1  # longest single read: the thread ends at the next one
+_CLOSE_SECONDS = 5.0
 
 
 class Newest:
@@ -65,15 +66,23 @@ class Newest:
             CameraError: it hangs in the camera.
         """
         self._closing = True
-        self._thread.join(self._timeout + _CLOSE_SECONDS)
+        self._thread.join(_CLOSE_SECONDS)
         if self._thread.is_alive():
             names = ", ".join(stream.name for stream in self._camera.streams)
             raise CameraError(f"{names}: the camera does not answer; unplug it and plug it in again")
 
     def _run(self) -> None:
         try:
+            silent = 0.0
             while not self._closing:
-                frames = self._camera.read(self._timeout)
+                try:
+                    frames = self._camera.read(_STEP_SECONDS)
+                except NoFrame as error:
+                    silent += _STEP_SECONDS
+                    if silent < self._timeout:
+                        continue
+                    raise error.after(self._timeout) from None
+                silent = 0.0
                 if frames is None:
                     break
                 # The camera may overwrite its arrays at the next read, which starts at once.

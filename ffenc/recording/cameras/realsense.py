@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from ffenc.config.framerate import fps_number
 from ffenc.errors import CameraError
 from ffenc.frames.depth import Unit
-from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
+from ffenc.recording.cameras.camera import CameraStream, CapturedFrame, NoFrame
 from ffenc.spelling import argument
 
 _MAX_MM = 65535
@@ -221,13 +222,13 @@ class RealsenseDevice(Realsense):
     def read(self, timeout: float) -> Mapping[str, CapturedFrame]:
         if self._pipeline is None:
             raise CameraError(f"{self._name}: the RealSense camera is not open")
+        until = time.monotonic() + timeout
         while True:
-            arrived, frames = self._pipeline.try_wait_for_frames(round(timeout * 1000))
+            left = max(0.0, until - time.monotonic())
+            arrived, frames = self._pipeline.try_wait_for_frames(round(left * 1000))
             if not arrived:
-                raise CameraError(
-                    f"{self._name}: the RealSense camera gave no frame in {timeout:g} s: check "
-                    "whether it is still connected (with a USB 3 port and cable), and reconnect it"
-                )
+                advice = "check whether it is still connected (with a USB 3 port and cable), and reconnect it"
+                raise NoFrame(f"{self._name}: the RealSense camera", timeout, advice)
             colour = frames.get_color_frame()
             depth = frames.get_depth_frame() if self._use_depth else None
             if not colour or (self._use_depth and not depth):

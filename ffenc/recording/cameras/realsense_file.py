@@ -14,7 +14,7 @@ from typing import Any
 
 from ffenc.errors import CameraError
 from ffenc.frames.depth import Unit
-from ffenc.recording.cameras.camera import CapturedFrame
+from ffenc.recording.cameras.camera import CapturedFrame, NoFrame
 from ffenc.recording.cameras.realsense import Realsense, realsense_library
 
 _UNPAIRED = 300  # frames of one stream without one of the other: they are not of the same moments
@@ -106,9 +106,7 @@ class RealsenseFile(Realsense):
                     "record it again with both streams enabled, or set use_depth: false"
                 )
             if not came:
-                raise CameraError(
-                    f"{self._name}: {self._file} gave no frame in {timeout:g} s; it may be damaged"
-                )
+                raise NoFrame(f"{self._name}: {self._file}", timeout, "it may be damaged")
         if pair is None:
             self.unpaired += len(self._colours) + len(self._depths)
             self._colours.clear()

@@ -18,7 +18,7 @@ from ffenc.errors import CameraError, FfencError, FfmpegError, SourceError
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.images import read_header
-from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
+from ffenc.recording.cameras.camera import CameraStream, CapturedFrame, NoFrame
 from ffenc.recording.cameras.jpeg import JpegSplitter
 
 _OPEN_SECONDS = 10.0  # some cameras need several seconds for their first frame
@@ -140,10 +140,8 @@ class V4l2:
             buffer = memoryview(self._raw)[self._filled :] if self._raw else memoryview(self._chunk)
             count = self._process.read_some(buffer, max(0.0, until - time.monotonic()))
             if count is None:
-                raise CameraError(
-                    f"{self._name}: {self._device} gave no frame in {timeout:g} s: "
-                    "check whether it is still connected, and reconnect it"
-                )
+                advice = "check whether it is still connected, and reconnect it"
+                raise NoFrame(f"{self._name}: {self._device}", timeout, advice)
             if count == 0:
                 raise self._ended(self._process)
             self._check_rate(self._process)
