@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby, repeat
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +29,7 @@ from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.temporary import temporary_folder
 
 Codec = Literal["h264", "hevc"]
 Numbers = npt.NDArray[np.int64]
@@ -108,8 +107,9 @@ class Packets:
     ) -> None:
         self.bag, self.topic, self.fps = bag, topic, fps
         self.programs = toolchains(*programs)[0]
-        self._folder = Path(tempfile.mkdtemp(prefix="ffenc-bag-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        with ExitStack() as made:
+            self._folder = made.enter_context(temporary_folder())
+            weakref.finalize(self, made.pop_all().close)
         self._where = f"{bag.path}: {topic}"
         self._find_first()
         self.path = self._folder / "packets.mp4"
