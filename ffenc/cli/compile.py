@@ -19,6 +19,7 @@ from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_
 from ffenc.config.matching import check_encoders, check_named
 from ffenc.config.preset import chosen_cameras, load_preset, preset_names
 from ffenc.errors import ConfigError
+from ffenc.frames.publish import published
 from ffenc.words import count
 
 
@@ -87,7 +88,8 @@ def command(
         folder = Path(golden)
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            with published(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         output.note(f"{count(len(texts), 'file')} written to {golden}")
     elif check is not None:
         # All files of the preset, so that files of a removed camera are found too.

@@ -78,12 +78,20 @@ class _LogFile(logging.FileHandler):
     def __init__(self, path: str) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._failed = False
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore the error: a full disk must not stop the work that is logged."""
+        """Warn once, and continue: a full disk must not stop the work that is logged."""
+        if not self._failed:
+            self._failed = True
+            reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
+            mark = _MARKS[logging.WARNING]
+            _terminal.write(
+                printable(f"{mark}{self.baseFilename}: {reason}; messages are missing in this log file")
+            )
 
 
 _terminal = _Terminal()
@@ -94,7 +102,8 @@ def begin() -> None:
     """Reset to the state of a new process."""
     global _terminal, _file  # noqa: PLW0603 - one process has one terminal
     if _file is not None:
-        _file.close()
+        with suppress(OSError):  # a full disk, which was reported when the message was written
+            _file.close()
         _file = None
     _terminal = _Terminal()
     _log.handlers[:] = [_terminal]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -32,7 +33,8 @@ def _begin(path: Path) -> str:
 def published(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to ``path`` if the block succeeds.
 
-    The file is flushed to disk before the rename; if the block raises, no file is left.
+    The file is flushed to disk before the rename; if the block raises, no file is left. The error of a full
+    disk names ``path``: Python's names no file if it comes from a write.
     """
     temporary = hidden_path(path, "partial")
     try:
@@ -41,6 +43,10 @@ def published(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

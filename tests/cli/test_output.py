@@ -114,6 +114,12 @@ def test_a_log_file_that_cannot_be_written_is_refused_first(ffenc: CommandLine, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_log_file_on_a_full_disk_is_a_warning_and_the_work_goes_on(ffenc: CommandLine) -> None:
+    outcome = ffenc.done("info", FIXTURES / "aloha_video_v30", "--log-file", "/dev/full")
+    assert "3 episodes, 72 frames" in outcome.out
+    assert outcome.err.count("/dev/full: No space left on device; messages are missing") == 1
+
+
 def test_quiet_and_verbose_exclude_each_other(ffenc: CommandLine) -> None:
     assert "--quiet and --verbose" in ffenc.refused("--quiet", "info", "x", "--verbose", status=2)
 

@@ -51,6 +51,17 @@ def test_names_that_begin_alike_are_written_at_the_same_time(tmp_path: Path) -> 
     assert len(everything_in(tmp_path)) == 2
 
 
+def test_a_full_disk_is_an_error_that_names_the_result(tmp_path: Path) -> None:
+    def write_to_full_disk() -> None:
+        with published(tmp_path / "out.yaml"), Path("/dev/full").open("w", encoding="utf-8") as full:
+            full.write("half")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_to_full_disk()
+    assert caught.value.filename == str(tmp_path / "out.yaml")
+    assert everything_in(tmp_path) == []
+
+
 def test_a_cache_folder_keeps_files_that_are_not_the_caches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
