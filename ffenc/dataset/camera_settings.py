@@ -15,7 +15,13 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import camera_name
 from ffenc.config.transform import Transform
-from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
+from ffenc.dataset.info_block import (
+    ENCODER_FIELDS,
+    camera_quantizer,
+    encoder_fields,
+    recorded_settings,
+    same_settings,
+)
 from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.plan import Stream
@@ -28,14 +34,13 @@ from ffenc.frames.clip import Clip
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
-from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare import Absent
 from ffenc.frames.prepare_clip import depth_config, prepare_clip
 from ffenc.layout import DEPTH_FIELDS
 from ffenc.spelling import argument
 
 
-def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
+def changed_settings(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
     """Return the overrides of encoder settings that apply to a camera."""
     groups = [
         ("depth_encoder" if camera.depth else "camera_encoder",),
@@ -45,8 +50,15 @@ def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[s
     return {key[-1]: value for group in groups for key, value in overrides if key[:-1] == group}
 
 
-def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | None:
-    """Return the settings of a camera's video with changes; None if ffenc cannot encode with them."""
+def own_settings(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | None:
+    """Return the settings of a camera's video with changes.
+
+    Returns:
+        The settings; None if nothing is to be changed and ffenc cannot encode with them.
+
+    Raises:
+        ConfigError: ffenc cannot encode with the settings of which some are to be changed.
+    """
     assert isinstance(camera.stored, StreamInfo)
     try:
         config = recorded_settings(camera.stored, camera.block, camera.depth)
@@ -196,10 +208,7 @@ def video_stream(
         force, compute_stats = True, True
         rate = [f"{float(clip.pick.new):g} of {float(clip.pick.old):g} fps"] if clip.pick is not None else []
         asked_why = ", ".join([*rate, *([str(transform)] if transform is not None else [])])
-    quantizer = None
-    if clip.info.pix_fmt == "gray12le":
-        where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
-        quantizer = block_quantizer(dict(camera.block), where, CORRECT)
+    quantizer = camera_quantizer(camera, clip.info, chooser.source.root)
     all_copied = Stream(
         camera,
         None,

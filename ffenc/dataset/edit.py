@@ -8,19 +8,24 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ffenc.arguments import check_kind
-from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.preset import chosen_cameras
 from ffenc.config.transform import Transform
-from ffenc.dataset.camera_settings import Chooser, changing, check_changing, check_threads, video_stream
+from ffenc.dataset.camera_settings import (
+    Chooser,
+    changing,
+    check_changing,
+    check_threads,
+    own_settings,
+    video_stream,
+)
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.edited import EditedDataset, Edits
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
-from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import run_plan
-from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.plan import JobPlan, Stream
+from ffenc.dataset.model import EpisodeRef
+from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
@@ -115,9 +120,9 @@ def plan_edit(
                 video_stream(
                     chooser,
                     camera,
-                    _own_settings(camera),
+                    own_settings(camera, {}),
                     picked,
-                    compute_stats=camera.key in _lacking(edited, [camera.key], stale),
+                    compute_stats=bool(without_statistics(edited, [camera.key], stale)),
                     source_bytes=edited.camera_bytes(camera.key, picked),
                     force=False,
                     asked=(),
@@ -132,8 +137,8 @@ def plan_edit(
     moved = [stream.key for stream in streams if stream.transform is not None]
     check_changing(wanted, [*moved, *changed])
     check_threads(encoder_threads, streams)
-    lacking = [key for key in _lacking(edited, images, stale) if key not in changed]
-    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
+    lacking = [key for key in without_statistics(edited, images, stale) if key not in changed]
+    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale)
     return JobPlan(
         *(edited, target, picked, streams, count, candidates[0], images, lacking, stale),
         edits=edits.fields(),
@@ -303,22 +308,3 @@ def _changed_images(edited: EditedDataset, wanted: Mapping[str, Transform | None
         if own is not None:
             found[camera.key] = own
     return found
-
-
-def _own_settings(camera: Camera) -> VideoEncoderConfig | None:
-    """Return the settings of a camera's video; None if ffenc cannot encode with them."""
-    assert isinstance(camera.stored, StreamInfo)
-    try:
-        return recorded_settings(camera.stored, camera.block, camera.depth)
-    except ConfigError:
-        return None
-
-
-def _lacking(edited: EditedDataset, cameras: Sequence[str], stale: Stale) -> list[str]:
-    """Return the cameras whose statistics have to be computed."""
-    known = edited.stats()
-    return [
-        key
-        for key in cameras
-        if key not in known or key in stale.episodes or not edited.has_episode_stats(key)
-    ]

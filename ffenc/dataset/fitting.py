@@ -20,6 +20,7 @@ from ffenc.layout import (
     DATA_PATH,
     DEFAULT_FEATURES,
     DEPTH_FIELDS,
+    INFO,
     VIDEO_PATH,
     frame_size,
     says_depth,
@@ -209,7 +210,7 @@ def _video(root: Path, block: Mapping[str, Any], camera: GrowingCamera) -> Itera
         yield _differs(f"{key}: video.encoder: vcodec", there, here)
     if camera.unit is not None and block.get("video.pix_fmt", camera.pix_fmt) == "gray12le":
         # As a reader interprets them: LeRobot's blocks leave out defaults.
-        was = block_quantizer(dict(block), f"{root / 'meta/info.json'}: {key}", CORRECT)
+        was = block_quantizer(dict(block), f"{root / INFO}: {key}", CORRECT)
         new = block_quantizer(dict(own), key, CORRECT)
         for name in DEPTH_FIELDS:
             if getattr(was, name) != getattr(new, name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ffenc.codecs.codec import Codec
@@ -12,11 +13,13 @@ from ffenc.codecs.options import merged_options, used_fields
 from ffenc.codecs.table import CODECS, check_vcodec, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.model import Camera
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.frames.depth import Unit
+from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.encoding import Encoding
-from ffenc.layout import DEPTH_FIELDS, LEROBOTS_BACKEND
+from ffenc.frames.info_json import CORRECT, block_quantizer
+from ffenc.layout import DEPTH_FIELDS, INFO, LEROBOTS_BACKEND
 from ffenc.version import VERSION
 
 
@@ -122,6 +125,25 @@ def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool)
                 merged_options(CODECS[vcodec], model(**more))
                 settings = more
     return model.in_force(settings)
+
+
+def camera_quantizer(camera: Camera, info: StreamInfo, root: Path) -> DepthQuantizer | None:
+    """Return the quantiser of a camera's depth codes; None if its video holds no codes.
+
+    Args:
+        camera: the camera.
+        info: stream fields of the video.
+        root: its dataset, for errors.
+
+    Raises:
+        SourceError: the camera's block has an invalid quantiser.
+
+    Warns:
+        FfencWarning: the block has no quantiser.
+    """
+    if info.pix_fmt != "gray12le":
+        return None
+    return block_quantizer(dict(camera.block), f"{root / INFO}: {camera.key}", CORRECT)
 
 
 def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import feature_block
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
-from ffenc.layout import OWN_FIELDS, TIME_TOLERANCE, says_depth
+from ffenc.layout import INFO, OWN_FIELDS, TIME_TOLERANCE, says_depth
 
 _OFF_FRAME = 0.1  # frames; an episode whose start is so far from every frame's time has no valid start
 
@@ -117,7 +117,7 @@ class DatasetVideos:
             said = block.get(f"video.{name}")
             if said is not None and said != value:
                 warnings.warn(
-                    f"{self._root / 'meta/info.json'}: video.{name} of {key} is {said!r}, but {path.name} is "
+                    f"{self._root / INFO}: video.{name} of {key} is {said!r}, but {path.name} is "
                     f"{value}; the file's value is used",
                     FfencWarning,
                     stacklevel=5,
@@ -214,7 +214,7 @@ def checked_unit(root: Path, key: str, unit: Any) -> Unit:
         SourceError: an unknown unit.
     """
     if unit not in ("mm", "m"):
-        raise SourceError(f"{root / 'meta/info.json'}: depth_unit of {key} is {unit!r}", expected="mm or m")
+        raise SourceError(f"{root / INFO}: depth_unit of {key} is {unit!r}", expected="mm or m")
     return cast("Unit", unit)
 
 

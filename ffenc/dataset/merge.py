@@ -17,6 +17,7 @@ from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import (
     ENCODER_FIELDS,
+    camera_quantizer,
     depth_fields,
     encoder_fields,
     recorded_settings,
@@ -27,7 +28,7 @@ from ffenc.dataset.lerobot_videos import stream_kind
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.pieces import uncopied
-from ffenc.dataset.plan import JobPlan, Stream
+from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting, say_shift
 from ffenc.dataset.remote import source_path
@@ -39,10 +40,9 @@ from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare_clip import depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
-from ffenc.layout import DEPTH_FIELDS, INFO
+from ffenc.layout import DEPTH_FIELDS
 from ffenc.spelling import argument, call
 from ffenc.storage.upload import destination_path
 
@@ -99,12 +99,8 @@ def plan_merge(
         for camera in videos
     ]
     check_threads(encoder_threads, streams)
-    lacking = [
-        key
-        for key in merged.images
-        if key not in merged.stats() or key in stale.episodes or not merged.has_episode_stats(key)
-    ]
-    exact = wants_exact(stats, combined=len(folders) > 1 or bool(stale.episodes | stale.total))
+    lacking = without_statistics(merged, merged.images, stale)
+    exact = wants_exact(stats, combined=len(folders) > 1 or bool(stale))
     return JobPlan(
         *(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking, stale),
         exact=exact,
@@ -220,10 +216,10 @@ def _check_images(merged: MergedDataset) -> None:
             for name in ("width", "height", "depth"):
                 if getattr(a, name) != getattr(b, name):
                     values = getattr(a, name), getattr(b, name)
-                    faults.append(_told(camera.key, name, *values, merged.sources[0], other))
+                    faults.append(_difference(camera.key, name, *values, merged.sources[0], other))
             if camera.unit != found.unit:
                 faults.append(
-                    _told(camera.key, "depth_unit", camera.unit, found.unit, merged.sources[0], other)
+                    _difference(camera.key, "depth_unit", camera.unit, found.unit, merged.sources[0], other)
                 )
     refuse(faults, "Make them equal first, with ffenc edit or ffenc reencode")
 
@@ -231,14 +227,14 @@ def _check_images(merged: MergedDataset) -> None:
 def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]], *, reencode: bool) -> None:
     """Refuse video cameras that differ; the error names dataset, feature and both values."""
     first = merged.sources[0]
-    mendable: list[str] = []
+    reencodable: list[str] = []
     faults: list[str] = []
     for camera in (camera for camera in merged.cameras if camera.key in odd):
         for source in dict.fromkeys(merged.sources):
             mixed = merged.camera(source, camera.key)
             for index in sorted(mixed.odd)[:1]:
                 path = source.video(camera.key, next(e for e in source.episodes if e.index == index)).path
-                mendable.append(
+                reencodable.append(
                     f"{camera.key}: {path} has another video.codec or pix_fmt than most of {source.root}"
                 )
         own = stream_fields(_stored(camera)) | {"video.fps": fps_number(first.fps)}
@@ -247,22 +243,23 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]
             found = stream_fields(_stored(theirs)) | {"video.fps": fps_number(other.fps)}
             for name in STREAM_FIELDS:
                 if own[name] != found[name]:
-                    place = mendable if name in ("video.codec", "video.pix_fmt") else faults
-                    place.append(_told(camera.key, name, own[name], found[name], first, other))
+                    place = reencodable if name in ("video.codec", "video.pix_fmt") else faults
+                    place.append(_difference(camera.key, name, own[name], found[name], first, other))
             a, b = _depth_of(camera, first), _depth_of(theirs, other)
             for name in dict.fromkeys((*a, *b)):
                 if a.get(name) != b.get(name):
-                    faults.append(_told(camera.key, name, a.get(name), b.get(name), first, other))
+                    faults.append(_difference(camera.key, name, a.get(name), b.get(name), first, other))
     refuse(
         faults,
         "The same samples would mean different depths, or frames have different sizes: re-encode "
         "from the original frames, or leave the camera out with "
         + call("reencode_dataset", source="SRC", destination="NEW", cameras="A,B"),
     )
-    if mendable and not reencode:
+    if reencodable and not reencode:
         ones = {merged.origin(episode)[0].root: None for own_odd in odd.values() for episode in own_odd}
         refuse(
-            mendable, f"Pass {argument('reencode', True)} to re-encode {', '.join(map(str, ones))} to match"
+            reencodable,
+            f"Pass {argument('reencode', True)} to re-encode {', '.join(map(str, ones))} to match",
         )
 
 
@@ -281,7 +278,7 @@ def _encoded(merged: MergedDataset, key: str, odd: Sequence[EpisodeRef], reencod
     return frozenset(episode.index for episode in merged.episodes) - copied
 
 
-def _told(key: str, name: str, a: Any, b: Any, first: Dataset, other: Dataset) -> str:
+def _difference(key: str, name: str, a: Any, b: Any, first: Dataset, other: Dataset) -> str:
     return f"{key}: {name} is {a!r} in {first.root}, {b!r} in {other.root}"
 
 
@@ -290,9 +287,7 @@ def _depth_of(camera: Camera, source: Dataset) -> dict[str, Any]:
     if not camera.depth:
         return {"is_depth_map": False}
     fields: dict[str, Any] = {"is_depth_map": True, "depth_unit": camera.unit}
-    if _stored(camera).pix_fmt == "gray12le":
-        where = f"{source.root / 'meta/info.json'}: {camera.key}"
-        quantizer = block_quantizer(dict(camera.block), where, CORRECT)
+    if (quantizer := camera_quantizer(camera, _stored(camera), source.root)) is not None:
         fields |= {f"video.{name}": getattr(quantizer, name) for name in DEPTH_FIELDS}
     return fields
 
@@ -316,44 +311,48 @@ def _stream(
     ]
     usual = next(iter(alike), merged.origin(first)[0])
     pattern = replace(merged.camera(usual, camera.key), stored=like)
-    encoding = _encoding(merged, pattern, encoded, candidates, threads) if encoded else None
-    known = camera.key in merged.stats() and merged.has_episode_stats(camera.key)
-    known = known and camera.key not in stale.episodes
+    encoding = _encoding(merged, pattern, usual.root, encoded, candidates, threads) if encoded else None
+    lacking = bool(without_statistics(merged, [camera.key], stale))
     copied = frozenset(e.index for e in merged.episodes) - encoded
     blocks = {str(s.root): dict(merged.camera(s, camera.key).block) for s in alike or [usual]}
     if encoding is not None:
         made = encoder_fields(encoding.config)
         made |= depth_fields(encoding.config, camera.unit) if camera.unit is not None else {}
         blocks["what is re-encoded"] = {**dict(pattern.block), **made}
-    quantizer = None
-    if camera.depth and _stored(pattern).pix_fmt == "gray12le":
-        quantizer = block_quantizer(dict(pattern.block), str(usual.root / INFO), CORRECT)
+    quantizer = camera_quantizer(pattern, like, usual.root) if camera.depth else None
     size = merged.camera_bytes(camera.key, merged.episodes)
     block = merge_blocks(camera.key, blocks)
     # Fields on which all blocks agree, even if some do not have them.
     said = {name for own in blocks.values() for name in own}
     block |= {name: value for name, value in _depth_of(pattern, usual).items() if name in said}
-    return Stream(replace(camera, stored=pattern.stored), encoding, not known, size, copied, quantizer, block)
+    return Stream(replace(camera, stored=pattern.stored), encoding, lacking, size, copied, quantizer, block)
 
 
 def _encoding(
     merged: MergedDataset,
     pattern: Camera,
+    root: Path,
     encoded: frozenset[int],
     candidates: Sequence[Toolchain],
     threads: int | None,
 ) -> Encoding:
-    """Return the encoding of episodes: the settings of the other ones, as far as their block has them."""
+    """Return the encoding of episodes: the settings of the other ones, as far as their block has them.
+
+    Args:
+        merged: the datasets.
+        pattern: the camera in the dataset ``root``, which has the settings.
+        root: that dataset, for errors.
+        encoded: the episodes to encode.
+        candidates: the ffmpeg programs to try.
+        threads: number of threads of an encoder; None: the encoder's default.
+    """
     # One episode of each kind in the datasets.
     chosen = [episode for episode in reversed(merged.episodes) if episode.index in encoded]
     tried = {(merged.origin(e)[0].root, stream_kind(merged.stream(pattern.key, e))): e for e in chosen}
     *others, clip = (clip_of(merged.video(pattern.key, episode), merged.fps) for episode in tried.values())
     config = recorded_settings(_stored(pattern), pattern.block, pattern.depth)
     if pattern.depth:
-        quantizer = None
-        if clip.info.pix_fmt == "gray12le":
-            quantizer = block_quantizer(dict(pattern.block), pattern.key, CORRECT)
-        config = depth_config(config, clip, quantizer)
+        config = depth_config(config, clip, camera_quantizer(pattern, clip.info, root))
     return prepare_clip(
         clip, config, merged.fps, candidates=candidates, others=others, encoder_threads=threads
     )

@@ -23,6 +23,16 @@ from ffenc.frames.header import ImageHeader
 from ffenc.layout import VIDEO_PATH
 
 
+def without_statistics(source: DatasetSource, cameras: Sequence[str], stale: Stale) -> list[str]:
+    """Return the cameras whose statistics have to be computed, because the source has none or wrong ones."""
+    known = source.stats()
+    return [
+        key
+        for key in cameras
+        if key not in known or key in stale.episodes or not source.has_episode_stats(key)
+    ]
+
+
 class Stream(Struct, frozen=True, eq=False):
     """A camera of a job.
 

@@ -16,11 +16,11 @@ from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.dataset.camera_settings import (
     Chooser,
-    _changes,
-    _kept,
+    changed_settings,
     changing,
     check_changing,
     check_threads,
+    own_settings,
     video_stream,
 )
 from ffenc.dataset.choice import Episodes, picked_episodes
@@ -30,7 +30,7 @@ from ffenc.dataset.job import run_plan
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.plan import JobPlan, Stream
+from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import DatasetSource
@@ -173,7 +173,7 @@ def plan_reencode(
         )
     if workers is None and sum(stream.source_bytes for stream in streams) <= _SMALL_BYTES:
         count = even_rounds(len(chosen) * len(picked), count)
-    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
+    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale)
     exact = wants_exact(stats, combined=combined)
     edits: dict[str, Any] = {}
     if isinstance(opened, PlainSource):
@@ -248,26 +248,25 @@ def _streams(
     asked = {key[-1] for key, _ in overrides}
     streams: list[Stream] = []
     wanted = {camera.key: robot.transform_for(camera.key) for camera in chosen}
-    changes = {camera.key: _changes(overrides, camera) for camera in chosen}
+    changes = {camera.key: changed_settings(overrides, camera) for camera in chosen}
     configs: dict[str, VideoEncoderConfig | None] = {}
     for camera in chosen:
         configs[camera.key] = robot.encoder_for(camera.key, depth=camera.depth)
         if keep and "vcodec" not in changes[camera.key] and isinstance(camera.stored, StreamInfo):
             # Default settings are for images; a video keeps the settings that are not overridden.
-            configs[camera.key] = _kept(camera, changes[camera.key])
+            configs[camera.key] = own_settings(camera, changes[camera.key])
     depth = {camera_name(c.key): one.pix_fmt for c in chosen if c.depth and (one := configs[c.key])}
     check_quantisers(depth, overrides)
     for camera in chosen:
         config = configs[camera.key]
-        known = camera.key in source.stats() and source.has_episode_stats(camera.key)
-        known = known and camera.key not in stale.episodes
+        lacking = bool(without_statistics(source, [camera.key], stale))
         size = source.camera_bytes(camera.key, picked)
         try:
             transform = changing(wanted[camera.key], camera)
             if isinstance(camera.stored, ImageHeader):
                 assert config is not None
                 encoding = chooser.for_images(camera, config, picked[0], transform)
-                computed = transform is not None or not known
+                computed = transform is not None or lacking
                 why = "its frames are images" + (f"; {transform}" if transform is not None else "")
                 streams.append(Stream(camera, encoding, computed, size, why=why))
             else:
@@ -277,7 +276,7 @@ def _streams(
                         camera,
                         config,
                         picked,
-                        compute_stats=not known,
+                        compute_stats=lacking,
                         source_bytes=size,
                         force=force,
                         asked=asked,

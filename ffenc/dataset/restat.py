@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ffenc.dataset.columns import is_numeric
 from ffenc.dataset.identify import check_dataset
+from ffenc.dataset.info_block import camera_quantizer
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Camera, EpisodeRef
@@ -29,13 +30,12 @@ from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics
 from ffenc.frames.header import ImageHeader
-from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.publish import sync_folder
 from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.frames.transcode import clip_statistics
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
-from ffenc.layout import INFO, QUANTILES, STATISTICS, STATS
+from ffenc.layout import QUANTILES, STATISTICS, STATS
 from ffenc.spelling import argument, call
 from ffenc.storage.address import Address, parse_address
 
@@ -206,9 +206,7 @@ def _of_cameras(
             clip = clip_of(opened.video(camera.key, episode), opened.fps)
             tap = sample_tap(clip.frames, clip.info.width, clip.info.height)
             counted = RgbHistogram(tap) if camera.unit is None else DepthStatistics(tap, camera.unit)
-            where = f"{opened.root / INFO}: {camera.key}"
-            codes = clip.info.pix_fmt == "gray12le"
-            quantizer = block_quantizer(dict(camera.block), where, CORRECT) if codes else None
+            quantizer = camera_quantizer(camera, clip.info, opened.root)
             clip_statistics(
                 clip, counted, quantizer=quantizer, toolchain=toolchain, cancellation=cancellation
             )

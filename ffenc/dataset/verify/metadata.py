@@ -115,6 +115,9 @@ class Stale(Struct, frozen=True):
     episodes: frozenset[str] = frozenset()
     total: frozenset[str] = frozenset()
 
+    def __bool__(self) -> bool:
+        return bool(self.episodes or self.total)
+
     def __or__(self, other: Stale) -> Stale:
         return Stale(self.episodes | other.episodes, self.total | other.total)
 
