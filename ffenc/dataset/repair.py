@@ -6,7 +6,8 @@ import contextlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -126,6 +127,7 @@ def repair_dataset(
     refuse_nesting(root, target)
     check_tree(root, follow_links=follow_links)
     programs = toolchains(ffmpeg, ffprobe)
+    verify = partial(verify_dataset, deep=True, known_images=True, ffmpeg=ffmpeg, ffprobe=ffprobe)
     place = address_of(target) or target
     done = Repair(root, target, [])
     job = job_hash([root], ["repair", on_damage, without_cameras, task])
@@ -140,78 +142,68 @@ def repair_dataset(
             repeat=on_damage == "repeat",
         )
         shadow = RepairedDataset(left, folder, pieces, on_damage, programs)
-        recorded: int | None = None
-        while True:  # a damaged frame may hide another one after it
-            shadow.write()
-            found = verify_dataset(
-                shadow.root,
-                deep=True,
-                follow_links=True,
-                ffmpeg=ffmpeg,
-                ffprobe=ffprobe,
-                on_frames=lambda done, of: on_progress("decoding", done, of),
-                known_images=True,
-            )
-            if recorded is None:  # later values would include the files decoded by this run
-                recorded = found.recorded
-            if not shadow.learn(found.faults):
-                break
-        done.resumed = recorded
+        done.resumed = _find_damage(shadow, partial(verify, on_frames=partial(on_progress, "decoding")))
         done.actions, done.episodes = left.actions, shadow.fates()
         return shadow
 
-    with ExitStack() as stack, warnings.catch_warnings():
+    def check(result: Path) -> None:
+        found = verify(result, on_frames=partial(on_progress, "verifying"))
+        if found.faults:
+            raise VerificationError(f"the result for {root} is not sound: {found.faults[0]}")
+        done.result = replace(found, path=target)
+
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FfencWarning)  # warnings about the source are among the actions
         if dry_run:
             with _folder_beside(target) as folder:
                 put_together(folder, folder / "pieces")
             return done
-        stack.enter_context(publishing(target))
-        if resume and (info := finished_info(target, job, [root])) is not None:
-            episodes, frames = info["total_episodes"], info["total_frames"]
-            done.summary = JobSummary(place, episodes, frames, 0, complete_before=True)
-            return done
-        with staged(target, resume=resume) as staging:
-            try:
-                shadow = put_together(staging.cuts, staging.pieces)
-                plan = plan_merge(
-                    [shadow.root],
-                    target,
-                    reencode=True,
-                    follow_links=True,
-                    resume=True,
-                    ffmpeg=ffmpeg,
-                    ffprobe=ffprobe,
-                )
-
-                def check(result: Path) -> None:
-                    done.result = verify_dataset(
-                        result,
-                        deep=True,
+        with publishing(target):
+            if resume and (info := finished_info(target, job, [root])) is not None:
+                episodes, frames = info["total_episodes"], info["total_frames"]
+                done.summary = JobSummary(place, episodes, frames, 0, complete_before=True)
+                return done
+            with staged(target, resume=resume) as staging:
+                try:
+                    shadow = put_together(staging.cuts, staging.pieces)
+                    plan = plan_merge(
+                        [shadow.root],
+                        target,
+                        reencode=True,
+                        follow_links=True,
+                        resume=True,
                         ffmpeg=ffmpeg,
                         ffprobe=ffprobe,
-                        on_frames=lambda done, of: on_progress("verifying", done, of),
-                        known_images=True,
                     )
-                    if faults := done.result.faults:
-                        raise VerificationError(f"the result for {root} is not sound: {faults[0]}")
-
-                done.summary = run_staged(
-                    replace(plan, job=job),
-                    staging,
-                    force_space=force_space,
-                    on_progress=lambda frames, of: on_progress("copying", frames, of),
-                    check=check,
-                )
-            except (SourceError, ConfigError, VerificationError):
-                staging.clear()  # a resumed run would give the same result
-                raise
-    assert done.result is not None
-    assert done.summary is not None
+                    done.summary = run_staged(
+                        replace(plan, job=job),
+                        staging,
+                        force_space=force_space,
+                        on_progress=partial(on_progress, "copying"),
+                        check=check,
+                    )
+                except (SourceError, ConfigError, VerificationError):
+                    staging.clear()  # a resumed run would give the same result
+                    raise
     done.summary.destination = place
-    done.result = replace(done.result, path=target)
     done.resumed += len(shadow.videos.taken) + done.summary.resumed
     return done
+
+
+def _find_damage(shadow: RepairedDataset, verify: Callable[..., Verification]) -> int:
+    """Write the dataset of what is left, without the damage that decoding it shows.
+
+    Returns:
+        Number of files that were not decoded, because an earlier run has recorded them.
+    """
+    recorded: int | None = None
+    while True:  # a damaged frame may hide another one after it
+        shadow.write()
+        found = verify(shadow.root, follow_links=True)
+        if recorded is None:  # later values would include the files decoded by this run
+            recorded = found.recorded
+        if not shadow.learn(found.faults):
+            return recorded
 
 
 @contextmanager
