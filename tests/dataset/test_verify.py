@@ -25,6 +25,7 @@ from ffenc import (
 )
 from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
+from ffenc.dataset.executors.local import LocalExecutor
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.report import report_dataset
 from ffenc.dataset.verify.faults import Faults
@@ -580,6 +581,17 @@ def test_a_video_is_compared_with_a_video_and_with_a_tree(png_tree, two_cameras)
     assert found.sound
     assert [camera.compared is None for camera in found.cameras] == [False, True]
     assert [(note.kind, note.camera) for note in notes_of(found)] == [("not-compared", DEPTH)]
+
+
+def test_the_source_is_opened_again_in_every_comparison(tmp_path, one_episode):
+    source = shutil.copytree(one_episode, tmp_path / "source")
+    drop_camera(source, DEPTH)
+    without = verify_dataset(one_episode, against=source, executor=LocalExecutor())
+    assert [(note.kind, note.camera) for note in notes_of(without)] == [("not-compared", DEPTH)]
+    shutil.rmtree(source)
+    shutil.copytree(one_episode, source)
+    found = verify_dataset(one_episode, against=source, executor=LocalExecutor())
+    assert [camera.compared.psnr_min for camera in found.cameras] == [float("inf")] * 2
 
 
 def test_another_picture_than_the_sources_is_found(dataset_copy, two_cameras):
@@ -1179,6 +1191,14 @@ def test_a_time_that_a_float32_cannot_say_is_a_note(tmp_path):
     found = verify_dataset(root)
     assert [note.kind for note in notes_of(found)] == ["timestamps-rounded"]
     assert found.sound
+
+
+def test_known_images_are_not_decoded_again_wherever_the_work_is_done(two_image_cameras):
+    for recorded, executor in ((0, LocalExecutor()), (2, LocalExecutor()), (2, None)):
+        found = verify_dataset(two_image_cameras, deep=True, known_images=True, executor=executor)
+        assert (found.sound, found.recorded) == (True, recorded)
+    with pytest.raises(ConfigError, match="known_images=True would have no effect"):
+        verify_dataset(two_image_cameras, known_images=True)
 
 
 def test_records_of_earlier_statistics_are_not_read():

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import math
 import shlex
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from ffenc.dataset.checksums import broken_lines, file_checksum, read_checksums
+from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import DELETED, RECORDINGS
-from ffenc.dataset.executors.local import Executor
+from ffenc.dataset.executors.local import Executor, LocalExecutor
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import unfinished
-from ffenc.dataset.verify.against import Source, compare_file, together
-from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
+from ffenc.dataset.verify.against import Source, together
+from ffenc.dataset.verify.deep import compare_statistics, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.verify.layout import Layout, Listing
 from ffenc.dataset.verify.metadata import check_tables, check_videos
 from ffenc.dataset.verify.quantiles import note_quantiles
 from ffenc.dataset.verify.records import DecodeRecords, Shown
-from ffenc.dataset.verify.tasks import FileTask, look_at_images, look_at_source, look_at_video, slim
+from ffenc.dataset.verify.tasks import (
+    FileTask,
+    SourceToOpen,
+    look_at_images,
+    look_at_source,
+    look_at_video,
+    slim,
+)
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
 from ffenc.frames.compare import Comparison
-from ffenc.jobs.pool import MAX_WORKERS, run_units, share_cores
+from ffenc.jobs.pool import share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import CHECKSUMS, INFO
 from ffenc.paths import regular, tree_faults
@@ -94,33 +101,13 @@ def verify_dataset(
     Raises:
         SourceError: there is nothing at ``path`` that can be verified.
         ConfigError: ``against`` for a single file, a ``max_depth_error`` that is not a length or has no
-            effect, or ``again`` without ``deep``.
+            effect, or ``again`` or ``known_images`` without ``deep``.
         ToolchainError: no FFmpeg on this machine can do it.
     """
-    if executor is not None and not deep and against is None:
-        raise ConfigError(
-            f"{argument('executor')} would have no effect, because no frame is decoded; pass "
-            f"{argument('deep', True)} or {argument('against', 'SRC')} too"
-        )
-    if again and not deep:
-        raise ConfigError(
-            f"{argument('again', True)} would have no effect, because no frame is decoded; pass "
-            f"{argument('deep', True)} too"
-        )
+    _check_arguments(deep, against, max_depth_error, again, known_images, executor)
     records = DecodeRecords(again=again, images=known_images)
     place = source_path(path, "metadata", "path")
     programs = _Programs(ffmpeg, ffprobe)
-    if max_depth_error is not None:
-        known = isinstance(max_depth_error, int | float) and not isinstance(max_depth_error, bool)
-        if not (known and 0 <= max_depth_error < math.inf):
-            raise ConfigError(
-                f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
-            )
-        if against is None:
-            raise ConfigError(
-                f"{argument('max_depth_error')} applies to a comparison; pass "
-                f"{argument('against', 'SRC')} too"
-            )
     if place.exists() and not place.is_dir():
         regular(place)
         if against is not None:
@@ -149,28 +136,13 @@ def verify_dataset(
     layout, listing = tables.layout, tables.listing
     looked = check_videos(tables, faults, ffprobe=programs.ffprobe)
     seen = {video: one for video, one in looked.items() if one is not None}
-    shown: dict[str, Shown] | None = None
-    if deep:
-        shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor)
+    frames = _Frames(layout, listing, seen, faults, programs, on_frames, executor)
+    shown = frames.decode(records) if deep else None
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against, name="against")
     if origin is not None:
-        if not layout.videos:
-            raise ConfigError(
-                f"{place} has no video cameras; {argument('against')} compares videos with their source"
-            )
-        source = Source(origin, layout, follow_links=follow_links, programs=(ffmpeg, ffprobe))
-        depth = [key for key in layout.videos if is_depth(layout, key) and key in source.cameras]
-        if max_depth_error is not None and not depth:
-            raise ConfigError(
-                f"{argument('max_depth_error')}: {place} and {against} have no depth camera in common"
-            )
-        compared = _compare(
-            *(origin, source, layout, listing, seen, faults, programs, max_depth_error, on_frames),
-            follow_links=follow_links,
-            executor=executor,
-        )
+        compared = frames.compare(origin, max_depth_error, follow_links=follow_links)
     found = faults.of("fault")
     rows = _rows(layout, listing, list(looked), seen, found)
     for row in rows:
@@ -187,6 +159,43 @@ def verify_dataset(
         recorded=sum(one.recorded for one in (shown or {}).values()),
         against=origin,
     )
+
+
+def _check_arguments(
+    deep: bool,
+    against: str | Path | None,
+    max_depth_error: float | None,
+    again: bool,
+    known_images: bool,
+    executor: Executor | None,
+) -> None:
+    """Refuse arguments of :func:`verify_dataset` that would have no effect.
+
+    Raises:
+        ConfigError: such an argument, or a ``max_depth_error`` that is not a length.
+    """
+    if executor is not None and not deep and against is None:
+        raise ConfigError(
+            f"{argument('executor')} would have no effect, because no frame is decoded; pass "
+            f"{argument('deep', True)} or {argument('against', 'SRC')} too"
+        )
+    for name, given in (("again", again), ("known_images", known_images)):
+        if given and not deep:
+            raise ConfigError(
+                f"{argument(name, True)} would have no effect, because no frame is decoded; pass "
+                f"{argument('deep', True)} too"
+            )
+    if max_depth_error is None:
+        return
+    known = isinstance(max_depth_error, int | float) and not isinstance(max_depth_error, bool)
+    if not (known and 0 <= max_depth_error < math.inf):
+        raise ConfigError(
+            f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
+        )
+    if against is None:
+        raise ConfigError(
+            f"{argument('max_depth_error')} applies to a comparison; pass {argument('against', 'SRC')} too"
+        )
 
 
 def _verify_file(
@@ -235,29 +244,8 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
         )
 
 
-def _decode(
-    layout: Layout,
-    listing: Listing,
-    seen: dict[VideoFile, Seen],
-    faults: Faults,
-    programs: _Programs,
-    on_frames: Progress | None,
-    records: DecodeRecords,
-    executor: Executor | None,
-) -> dict[str, Shown]:
-    """Decode every frame, several files at once, and compare with the statistics; return what was decoded."""
-    data: dict[str, list[int]] = {}
-    for at, place in enumerate(listing.data):
-        if place and (layout.root / place).is_file():
-            data.setdefault(place, []).append(at)
-    counted = {
-        video: one.info.frames * (2 if one.whole and video.camera in listing.stats else 1)
-        for video, one in seen.items()
-    }
-    total = len(layout.images) * listing.frames + sum(counted.values())
-    count, cancellation = FrameCount(total, on_frames), Cancellation()
-    units: list[tuple[str, Callable[[], Shown]]] = []
-    candidates = programs.candidates() if seen else []
+def _known_checksums(layout: Layout, listing: Listing, faults: Faults) -> dict[str, str]:
+    """Return the recorded checksum of each file, and find faults of their list."""
     checksums = read_checksums(layout.root)
     broken = broken_lines(layout.root)
     if broken:
@@ -265,148 +253,135 @@ def _decode(
     listed = {place for places in listing.videos.values() for place in places.files}
     for place in sorted(set(checksums) - listed):
         faults.add("checksum", f"names {place}, which is not a video of the dataset", file=CHECKSUMS)
+    return checksums
 
-    def unit_of_images(key: str, place: str, own: Sequence[int], decode: Callable[[Faults], Shown]) -> Shown:
-        if not records.images:
-            return decode(faults)
-        parts = [place, key, own, listing.index[own].tolist(), listing.length[own].tolist()]
-        parts.append(layout.block(key))
-        found, known = records.shown(file_checksum(layout.root / place), parts, faults, decode)
-        count.add(int(listing.length[own].sum()) if known else 0)
-        return replace(found, recorded=int(known))
 
-    for video, one in seen.items():
-        assert video.camera is not None
-        units.append((video.camera, partial(
-            decode_video, video, one, faults, layout=layout, listing=listing, candidates=candidates,
-            count=count, cancellation=cancellation, checksum=checksums.get(video.place), records=records,
-        )))  # fmt: skip
-    for key in layout.images:
-        for place, own in data.items():
-            decode = partial(
-                decode_images, layout, listing, key, place, own, count=count, cancellation=cancellation
+class _Frames(Struct, frozen=True):
+    """The checks of a dataset that decode its frames, several files at once.
+
+    Attributes:
+        layout, listing: the dataset.
+        seen: its videos that can be read.
+        faults: faults are added to it.
+        programs, on_frames, executor: see :func:`verify_dataset`.
+    """
+
+    layout: Layout
+    listing: Listing
+    seen: dict[VideoFile, Seen]
+    faults: Faults
+    programs: _Programs
+    on_frames: Progress | None
+    executor: Executor | None
+
+    def decode(self, records: DecodeRecords) -> dict[str, Shown]:
+        """Decode every frame, and compare with the statistics; return what each camera shows."""
+        layout, listing, brief = self.layout, self.listing, slim(self.listing)
+        data: dict[str, list[int]] = {}
+        for at, place in enumerate(listing.data):
+            if place and (layout.root / place).is_file():
+                data.setdefault(place, []).append(at)
+        checksums = _known_checksums(layout, listing, self.faults)
+        candidates = self._candidates()
+        tasks: list[FileTask] = []
+        for video, one in self.seen.items():
+            twice = one.whole and video.camera in listing.stats  # for damage, and for statistics
+            look: Callable[..., Any] = partial(
+                look_at_video,
+                video=video,
+                seen=one,
+                layout=layout,
+                listing=brief,
+                checksum=checksums.get(video.place),
+                records=records,
             )
-            units.append((key, partial(unit_of_images, key, place, own, decode)))
-    shown: dict[str, Shown] = {}
-    if executor is not None:
-        tasks = _decode_tasks(
-            layout, slim(listing), seen, data, counted, candidates, checksums, programs, again=records.again
+            frames = one.info.frames * (2 if twice else 1)
+            tasks.append(FileTask(video.camera or "", video.place, frames, candidates, look))
+        for key in layout.images:
+            for place, own in data.items():
+                look = partial(
+                    look_at_images,
+                    layout=layout,
+                    listing=brief,
+                    key=key,
+                    place=place,
+                    episodes=own,
+                    records=records,
+                )
+                tasks.append(FileTask(key, place, int(listing.length[own].sum()), candidates, look))
+        shown: dict[str, Shown] = {}
+        for key, found in self._results(tasks):
+            shown.setdefault(key, Shown()).add(found)
+        for key, of_camera in shown.items():
+            compare_statistics(layout, listing, key, of_camera.stats, self.faults)
+        return shown
+
+    def compare(
+        self, against: Path, max_depth_error: float | None, *, follow_links: bool
+    ) -> dict[str, CameraComparison | None]:
+        """Compare every video with its source; return the comparison of each camera.
+
+        Raises:
+            ConfigError: nothing can be compared, or no depth camera with a ``max_depth_error``.
+            SourceError: ``against`` is not a supported source, or damaged.
+        """
+        layout, listing = self.layout, self.listing
+        if not layout.videos:
+            raise ConfigError(
+                f"{layout.root} has no video cameras; {argument('against')} compares videos with their source"
+            )
+        source = Source(
+            against, layout, follow_links=follow_links, programs=(self.programs.ffmpeg, self.programs.ffprobe)
         )
-        for key, own_shown in _elsewhere(executor, tasks, faults, count, cancellation):
-            shown.setdefault(key, Shown()).add(own_shown)
-        units.clear()
-    threads, _ = share_cores(len(units), None, None)
-    for (key, _), own_shown in run_units(
-        units, lambda unit: unit[1](), threads=threads, stop=cancellation.cancel
-    ):
-        shown.setdefault(key, Shown()).add(own_shown)
-    for key, of_camera in shown.items():
-        compare_statistics(layout, listing, key, of_camera.stats, faults)
-    return shown
-
-
-def _elsewhere(
-    executor: Executor,
-    tasks: Iterable[FileTask],
-    faults: Faults,
-    count: FrameCount,
-    cancellation: Cancellation,
-) -> Iterator[tuple[str, Any]]:
-    """Check files with an executor; yield the camera of each file with the result."""
-    workers, _ = share_cores(MAX_WORKERS, None, None)
-    with executor.open(workers) as runner:
-        for task, (seen, found) in runner.run(tasks, progress=count, cancellation=cancellation):
-            faults.take(found)
-            yield task.key, seen
-
-
-def _decode_tasks(
-    layout: Layout,
-    listing: Listing,
-    seen: dict[VideoFile, Seen],
-    data: dict[str, list[int]],
-    counted: dict[VideoFile, int],
-    candidates: list[Toolchain],
-    checksums: dict[str, str],
-    programs: _Programs,
-    *,
-    again: bool,
-) -> Iterator[FileTask]:
-    found = tuple(candidates or programs.candidates())
-    for video, one in seen.items():
-        look = partial(
-            look_at_video,
-            video=video,
-            seen=one,
-            layout=layout,
-            listing=listing,
-            checksum=checksums.get(video.place),
-            again=again,
-        )
-        yield FileTask(video.camera or "", video.place, counted[video], found, look)
-    for key in layout.images:
-        for place, own in data.items():
-            look = partial(look_at_images, layout=layout, listing=listing, key=key, place=place, episodes=own)
-            yield FileTask(key, place, int(listing.length[own].sum()), found, look)
-
-
-def _compare(
-    against: Path,
-    source: Source,
-    layout: Layout,
-    listing: Listing,
-    seen: dict[VideoFile, Seen],
-    faults: Faults,
-    programs: _Programs,
-    max_depth_error: float | None,
-    on_frames: Progress | None,
-    *,
-    follow_links: bool,
-    executor: Executor | None,
-) -> dict[str, CameraComparison | None]:
-    """Compare every video with its source, several at once."""
-    units = [(video, one) for video, one in seen.items() if video.camera in source.cameras]
-    for key in layout.videos:
-        if key not in source.cameras:
-            faults.add("not-compared", f"is not in {against}", camera=key)
-    if not source.cameras & set(layout.videos):
-        raise ConfigError(f"{against} has none of the cameras {', '.join(layout.videos)}")
-    frames = sum(int(listing.length[list(video.episodes)].sum()) for video, _ in units)
-    count, cancellation = FrameCount(frames, on_frames), Cancellation()
-    candidates = programs.candidates() if units else []
-
-    def work(unit: tuple[VideoFile, Seen]) -> list[tuple[int, Comparison]]:
-        return compare_file(
-            *unit, source, faults, layout=layout, listing=listing, max_depth_error=max_depth_error,
-            candidates=candidates, on_frames=count.counter, cancellation=cancellation,
-        )  # fmt: skip
-
-    found: dict[str, list[tuple[int, Comparison]]] = {}
-    if executor is not None:
-        tasks = (
+        common = [key for key in layout.videos if key in source.cameras]
+        if max_depth_error is not None and not any(is_depth(layout, key) for key in common):
+            raise ConfigError(
+                f"{argument('max_depth_error')}: {layout.root} and {against} have no depth camera in common"
+            )
+        for key in layout.videos:
+            if key not in common:
+                self.faults.add("not-compared", f"is not in {against}", camera=key)
+        if not common:
+            raise ConfigError(f"{against} has none of the cameras {', '.join(layout.videos)}")
+        candidates, brief = self._candidates(), slim(listing)
+        where: Source | SourceToOpen = source
+        if self.executor is not None:
+            where = SourceToOpen(against, layout.root, follow_links, uuid.uuid4().hex)
+        tasks = [
             FileTask(
-                *(video.camera or "", video.place),
-                *(int(listing.length[list(video.episodes)].sum()), tuple(candidates)),
+                *(video.camera, video.place),
+                *(int(listing.length[list(video.episodes)].sum()), candidates),
                 partial(
                     look_at_source,
                     video=video,
                     seen=one,
-                    origin=against,
-                    follow_links=follow_links,
+                    source=where,
                     layout=layout,
-                    listing=slim(listing),
+                    listing=brief,
                     max_depth_error=max_depth_error,
                 ),
             )
-            for video, one in units
-        )
-        for key, own in _elsewhere(executor, tasks, faults, count, cancellation):
+            for video, one in self.seen.items()
+            if video.camera in common
+        ]
+        found: dict[str, list[tuple[int, Comparison]]] = {}
+        for key, own in self._results(tasks):
             found.setdefault(key, []).extend(own)
-        units = []
-    threads, _ = share_cores(len(units), None, None)
-    for (video, _), own in run_units(units, work, threads=threads, stop=cancellation.cancel):
-        found.setdefault(video.camera or "", []).extend(own)
-    return {key: together(sorted(own, key=lambda pair: pair[0])) for key, own in found.items()}
+        return {key: together(sorted(own, key=lambda pair: pair[0])) for key, own in found.items()}
+
+    def _candidates(self) -> tuple[Toolchain, ...]:
+        """Return the programs; empty if none is needed, because all frames are images in this process."""
+        return tuple(self.programs.candidates()) if self.seen or self.executor is not None else ()
+
+    def _results(self, tasks: Sequence[FileTask]) -> Iterator[tuple[str, Any]]:
+        """Run the tasks; yield the camera of each with its result."""
+        count = FrameCount(sum(task.counted for task in tasks), self.on_frames)
+        cancellation = Cancellation()
+        workers, _ = share_cores(len(tasks), None, None)
+        with (self.executor or LocalExecutor()).open(workers) as runner:
+            for task, (found, faults) in runner.run(tasks, progress=count, cancellation=cancellation):
+                self.faults.take(faults)
+                yield task.key, found
 
 
 def _rows(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.verify.against import Source, compare_file
 from ffenc.dataset.verify.deep import decode_images, decode_video
@@ -81,7 +82,7 @@ def look_at_video(
     layout: Layout,
     listing: Listing,
     checksum: str | None,
-    again: bool,
+    records: DecodeRecords,
 ) -> Shown:
     """Decode a video; see :func:`~ffenc.dataset.verify.deep.decode_video`."""
     return decode_video(
@@ -92,7 +93,7 @@ def look_at_video(
         count=count,
         cancellation=cancellation,
         checksum=checksum,
-        records=DecodeRecords(again=again),
+        records=records,
     )
 
 
@@ -107,9 +108,39 @@ def look_at_images(
     key: str,
     place: str,
     episodes: Sequence[int],
+    records: DecodeRecords,
 ) -> Shown:
-    """Decode the images of a column; see :func:`~ffenc.dataset.verify.deep.decode_images`."""
-    return decode_images(layout, listing, key, place, episodes, faults, count, cancellation)
+    """Decode the images of a column, unless they are recorded and ``records`` includes images.
+
+    See :func:`~ffenc.dataset.verify.deep.decode_images`.
+    """
+
+    def decode(faults: Faults) -> Shown:
+        return decode_images(layout, listing, key, place, episodes, faults, count, cancellation)
+
+    if not records.images:
+        return decode(faults)
+    length = listing.length[list(episodes)]
+    parts = [place, key, episodes, listing.index[list(episodes)].tolist(), length.tolist(), layout.block(key)]
+    found, known = records.shown(file_checksum(layout.root / place), parts, faults, decode)
+    count.add(int(length.sum()) if known else 0)
+    return replace(found, recorded=int(known))
+
+
+class SourceToOpen(Struct, frozen=True):
+    """The source of a comparison, to be opened where a task runs.
+
+    Attributes:
+        origin: its folder, or the file.
+        root: the compared dataset.
+        follow_links: see :class:`~ffenc.dataset.verify.against.Source`.
+        run: differs between verifications, so that a process that serves several opens the source again.
+    """
+
+    origin: Path
+    root: Path
+    follow_links: bool
+    run: str
 
 
 def look_at_source(
@@ -120,16 +151,16 @@ def look_at_source(
     *,
     video: VideoFile,
     seen: Seen,
-    origin: Path,
-    follow_links: bool,
+    source: Source | SourceToOpen,
     layout: Layout,
     listing: Listing,
     max_depth_error: float | None,
 ) -> list[tuple[int, Comparison]]:
     """Compare a video with its source; see :func:`~ffenc.dataset.verify.against.compare_file`."""
-    programs = (candidates[0].ffmpeg, candidates[0].ffprobe) if candidates else (None, None)
+    if isinstance(source, SourceToOpen):
+        source = _opened(source, candidates[0].ffmpeg, candidates[0].ffprobe)
     return compare_file(
-        *(video, seen, _source(origin, layout.root, follow_links, programs), faults),
+        *(video, seen, source, faults),
         layout=layout,
         listing=listing,
         max_depth_error=max_depth_error,
@@ -139,8 +170,8 @@ def look_at_source(
     )
 
 
-@lru_cache(maxsize=2)  # a worker checks many files of one source
-def _source(origin: Path, root: Path, follow_links: bool, programs: tuple[str | None, str | None]) -> Source:
-    layout = read_layout(root, Faults())
+@lru_cache(maxsize=2)  # a process checks many files of one source
+def _opened(source: SourceToOpen, ffmpeg: str, ffprobe: str) -> Source:
+    layout = read_layout(source.root, Faults())
     assert layout is not None
-    return Source(origin, layout, follow_links=follow_links, programs=programs)
+    return Source(source.origin, layout, follow_links=source.follow_links, programs=(ffmpeg, ffprobe))
