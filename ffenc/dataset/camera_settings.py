@@ -31,6 +31,7 @@ from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
+from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
@@ -203,11 +204,8 @@ def video_stream(
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
     # The task that copies or encodes an episode compares its file with the checksum.
     clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps, compare=False)
-    asked_why = "encoding was requested"
     if transform is not None or clip.pick is not None:
         force, compute_stats = True, True
-        rate = [f"{float(clip.pick.new):g} of {float(clip.pick.old):g} fps"] if clip.pick is not None else []
-        asked_why = ", ".join([*rate, *([str(transform)] if transform is not None else [])])
     quantizer = camera_quantizer(camera, clip.info, chooser.source.root)
     all_copied = Stream(
         camera,
@@ -217,12 +215,13 @@ def video_stream(
         frozenset(episode.index for episode in episodes),
         quantizer,
         camera.block,
+        why="no settings were given, so it keeps its own" if keep else "it has these settings already",
     )
     reasons: dict[int, str] = {}
     if keep and not force:
         reasons = _not_copied(chooser.source, camera, episodes)
         if not reasons:
-            return replace(all_copied, why="no settings were given, so it keeps its own")
+            return all_copied
     if config is None:
         raise ConfigError(
             f"{clip.path} holds {clip.info.codec} {clip.info.pix_fmt}, which ffenc does not "
@@ -234,22 +233,14 @@ def video_stream(
                 f"{clip.path} holds depth as {clip.info.pix_fmt}, which has lost its codes' lower "
                 f"bits: encoding it again would lose more. Leave the camera out with {argument('cameras')}"
             )
-        return replace(all_copied, why="it has these settings already")
+        return all_copied
     if clip.depth:
-        settings = depth_config(config, clip, quantizer)
-        changed = [name for name in DEPTH_FIELDS if getattr(settings, name) != getattr(config, name)]
-        if refused := [name for name in changed if name in asked]:
-            name = refused[0]
-            raise ConfigError(
-                f"{name}={getattr(config, name)} was asked for, but its depth is quantised with "
-                f"{name}={getattr(settings, name)}, and codes are kept as they are; leave it out"
-            )
-        config = settings
+        config = _with_its_quantizer(config, clip, quantizer, asked)
     same = keep or (config.vcodec != "auto" and _matches(config, camera))
     if same and not force and not keep:
         reasons = _not_copied(chooser.source, camera, episodes)
         if not reasons:
-            return replace(all_copied, why="it has these settings already")
+            return all_copied
     others = [
         clip_of(chooser.source.video(camera.key, episode), chooser.source.fps, compare=False)
         for episode in odd[:1]
@@ -258,11 +249,9 @@ def video_stream(
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
         same, reasons = True, _not_copied(chooser.source, camera, episodes)
         if not reasons:
-            return replace(all_copied, why="it has these settings already")
+            return all_copied
     if force or not same:
-        why = f"asked for: {_asked_for(encoding.config, camera)}"
-        if force:
-            why = asked_why
+        why = _why_forced(clip, transform) if force else f"asked for: {_asked_for(encoding.config, camera)}"
         return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer, why=why)
     number, reason = next(iter(reasons.items()))
     more = f", and {len(reasons) - 1} more episodes likewise" if len(reasons) > 1 else ""
@@ -271,13 +260,32 @@ def video_stream(
         FfencWarning,
         stacklevel=4,
     )
-    return replace(
-        all_copied,
-        encoding=encoding,
-        copied=all_copied.copied - reasons.keys(),
-        why="no settings were given, so it keeps its own" if keep else "it has these settings already",
-        uncopied=reasons,
-    )
+    return replace(all_copied, encoding=encoding, copied=all_copied.copied - reasons.keys(), uncopied=reasons)
+
+
+def _with_its_quantizer(
+    config: VideoEncoderConfig, clip: Clip, quantizer: DepthQuantizer | None, asked: Collection[str]
+) -> VideoEncoderConfig:
+    """Return the settings with the quantiser of the stored depth, whose samples are kept.
+
+    Raises:
+        ConfigError: another quantiser was requested, or a pixel format that changes the samples.
+    """
+    settings = depth_config(config, clip, quantizer)
+    for name in DEPTH_FIELDS:
+        if name in asked and getattr(settings, name) != getattr(config, name):
+            raise ConfigError(
+                f"{name}={getattr(config, name)} was asked for, but its depth is quantised with "
+                f"{name}={getattr(settings, name)}, and codes are kept as they are; leave it out"
+            )
+    return settings
+
+
+def _why_forced(clip: Clip, transform: Transform | None) -> str:
+    """Return why a camera is encoded that could be copied."""
+    rate = [f"{float(clip.pick.new):g} of {float(clip.pick.old):g} fps"] if clip.pick is not None else []
+    changed = [*rate, *([str(transform)] if transform is not None else [])]
+    return ", ".join(changed) or "encoding was requested"
 
 
 def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[EpisodeRef]) -> dict[int, str]:

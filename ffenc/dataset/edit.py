@@ -24,7 +24,7 @@ from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.job import run_plan
-from ffenc.dataset.model import EpisodeRef
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting
@@ -70,10 +70,7 @@ def plan_edit(
     The arguments are those of :func:`edit_dataset`.
     """
     check_kind("edits", edits, Edits, "an Edits")
-    check_kind("transform", transform, Transform, "a Transform")
-    check_kind("transforms", transforms, Mapping, "a mapping of cameras to a Transform or None")
-    for one in (transforms or {}).values():
-        check_kind("transforms", one, Transform, "a mapping of cameras to a Transform or None")
+    _check_transforms(transform, transforms)
     edits = edits or Edits()
     chosen = (episodes, exclude_episodes, cameras, transform, transforms or None, fps)
     if not edits and all(one is None for one in chosen):
@@ -110,28 +107,8 @@ def plan_edit(
     videos = [camera for camera in edited.cameras if isinstance(camera.stored, StreamInfo)]
     images = [camera.key for camera in edited.cameras if camera not in videos]
     count, threads = share_cores(max(len(videos) * len(picked), 1), workers, encoder_threads)
-    chooser = Chooser(edited, candidates, threads)
-    streams: list[Stream] = []
     wanted = _transforms(edited, transform, transforms or {})
-    for camera in videos:
-        try:
-            own = changing(wanted[camera.key], camera)
-            streams.append(
-                video_stream(
-                    chooser,
-                    camera,
-                    own_settings(camera, {}),
-                    picked,
-                    compute_stats=bool(without_statistics(edited, [camera.key], stale)),
-                    source_bytes=edited.camera_bytes(camera.key, picked),
-                    force=False,
-                    asked=(),
-                    keep=True,
-                    transform=own,
-                )
-            )
-        except ConfigError as error:
-            raise ConfigError(f"camera {camera.key}: {error}") from None
+    streams = _streams(Chooser(edited, candidates, threads), videos, picked, wanted, stale)
     changed = _changed_images(edited, wanted)
     edited.change_images(changed)
     moved = [stream.key for stream in streams if stream.transform is not None]
@@ -246,6 +223,14 @@ def edit_dataset(
     )
 
 
+def _check_transforms(transform: Transform | None, transforms: Mapping[str, Transform | None] | None) -> None:
+    check_kind("transform", transform, Transform, "a Transform")
+    what = "a mapping of cameras to a Transform or None"
+    check_kind("transforms", transforms, Mapping, what)
+    for one in (transforms or {}).values():
+        check_kind("transforms", one, Transform, what)
+
+
 def _picked(
     known: Sequence[EpisodeRef], episodes: Episodes | None, exclude: Episodes | None
 ) -> list[EpisodeRef]:
@@ -291,6 +276,41 @@ def _transforms(
     return {edited.new_name(key): named.get(key, common) for key in edited.kept_cameras}
 
 
+def _streams(
+    chooser: Chooser,
+    cameras: Sequence[Camera],
+    picked: Sequence[EpisodeRef],
+    wanted: Mapping[str, Transform | None],
+    stale: Stale,
+) -> list[Stream]:
+    """Return the streams of video cameras: copied, unless a transform changes their frames.
+
+    Raises:
+        ConfigError: a transform cannot be applied, or what cannot be copied cannot be encoded.
+    """
+    source = chooser.source
+    streams: list[Stream] = []
+    for camera in cameras:
+        try:
+            streams.append(
+                video_stream(
+                    chooser,
+                    camera,
+                    own_settings(camera, {}),
+                    picked,
+                    compute_stats=bool(without_statistics(source, [camera.key], stale)),
+                    source_bytes=source.camera_bytes(camera.key, picked),
+                    force=False,
+                    asked=(),
+                    keep=True,
+                    transform=changing(wanted[camera.key], camera),
+                )
+            )
+        except ConfigError as error:
+            raise error.within(f"camera {camera.key}") from None
+    return streams
+
+
 def _changed_images(edited: EditedDataset, wanted: Mapping[str, Transform | None]) -> dict[str, Transform]:
     """Return the transforms of image cameras.
 
@@ -304,7 +324,7 @@ def _changed_images(edited: EditedDataset, wanted: Mapping[str, Transform | None
         try:
             own = changing(wanted[camera.key], camera)
         except ConfigError as error:
-            raise ConfigError(f"camera {camera.key}: {error}") from None
+            raise error.within(f"camera {camera.key}") from None
         if own is not None:
             found[camera.key] = own
     return found

@@ -237,7 +237,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                 read=index_reader(self.programs.ffprobe).read,
             )
         except VerificationError as error:
-            raise VerificationError(f"{self.place}: {error}") from None
+            raise error.within(self.place) from None
         return brief(info, self.starts), None
 
     def _copy(self, piece: Piece, made: Path, cancellation: Cancellation) -> str:

@@ -147,14 +147,7 @@ def plan_reencode(
     if preset is not None:
         check_preset(robot, named)
     picked = choose(opened.episodes)
-    if isinstance(opened, PlainSource):
-        opened.check(picked)
-    stale = Stale()
-    if isinstance(base, LeRobotV3 | LeRobotV21):
-        base.choose(picked)
-        stale = check_source(
-            opened.root, cameras=[c.key for c in chosen], episodes={episode.index for episode in picked}
-        )
+    stale = _check_picked(base, picked, chosen)
     threads = robot.encoder_threads if encoder_threads is None else encoder_threads
     count, threads = share_cores(len(chosen) * len(picked), workers, threads)
     candidates = toolchains(ffmpeg, ffprobe)
@@ -184,6 +177,22 @@ def plan_reencode(
         edits=edits,
         exact=exact,
         source_fps=base.fps if opened is not base else None,
+    )
+
+
+def _check_picked(source: DatasetSource, picked: Sequence[EpisodeRef], cameras: Sequence[Camera]) -> Stale:
+    """Check the selected episodes of a source; return the features with wrong statistics.
+
+    Raises:
+        SourceError: frames are missing, or a fault that the result would keep.
+    """
+    if isinstance(source, PlainSource):
+        source.check(picked)
+    if not isinstance(source, LeRobotV3 | LeRobotV21):
+        return Stale()
+    source.choose(picked)
+    return check_source(
+        source.root, cameras=[c.key for c in cameras], episodes={episode.index for episode in picked}
     )
 
 
@@ -285,7 +294,7 @@ def _streams(
                     )
                 )
         except ConfigError as error:
-            raise ConfigError(f"camera {camera.key}: {error}") from None
+            raise error.within(f"camera {camera.key}") from None
     check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
     return streams
 

@@ -81,7 +81,7 @@ def prepared_channels(
                 )
             )
         except ConfigError as error:
-            raise ConfigError(f"camera {name}: {error}") from None
+            raise error.within(f"camera {name}") from None
         config = encoding.config
         camera = RecordedCamera(
             camera_key(name),
