@@ -19,15 +19,15 @@ MAX_WORKERS = 16
 def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[int, int | None]:
     """Choose how many units run at once and how many threads each may use.
 
-    Several encoders with a thread each do more than one encoder with all of them; so there are as many
-    workers as cores, up to 16, and the cores are shared out among them.
+    Several encoders with one thread each do more than one encoder with all of them. So there are as many
+    workers as cores, up to 16, and the cores are divided among them.
 
     Args:
-        units: how many there are.
-        workers, threads: what the user asked for, or None.
+        units: number of units.
+        workers, threads: the requested numbers; None: not requested.
 
     Returns:
-        workers, and threads a worker (None: one unit alone, whose encoding finds its own).
+        Number of units at once, and of threads for each; None: a single unit, whose encoder selects its own.
 
     Raises:
         ConfigError: not a whole number of 1 or more.
@@ -43,11 +43,11 @@ def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[i
 def even_rounds(units: int, workers: int) -> int:
     """Choose how many units of about the same size run at once, so that the last ones keep the cores busy.
 
-    Three units in rounds of two leave the third alone with a machine that it does not fill.
+    Three units in rounds of two leave the third alone on a machine that it does not fill.
 
     Args:
-        units: how many there are.
-        workers: how many fill the machine.
+        units: number of units.
+        workers: number of units that fill the machine.
 
     Returns:
         ``workers``, or up to twice as many.

@@ -1,4 +1,4 @@
-"""How much of a job is done."""
+"""The progress of a job."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 
 class FrameCount:
-    """Adds up what several threads have done, and tells it.
+    """Counts the frames that several threads have completed, and reports the number.
 
     Args:
-        total: of all.
-        report: called with the number done and the total.
+        total: number of frames of the job.
+        report: called with the number of completed frames and the total; None: nothing is reported.
     """
 
     def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
@@ -21,14 +21,14 @@ class FrameCount:
         self._lock = threading.Lock()
 
     def add(self, frames: int) -> None:
-        """So many more are done."""
+        """Count further frames as done."""
         with self._lock:
             self._done += frames
             if self._report is not None:
                 self._report(min(self._done, self._total), self._total)
 
     def counter(self) -> Callable[[int], None]:
-        """A function that takes the number of one file's frames done so far."""
+        """Return a callback for the number of frames of one file that are done so far."""
         before = 0
 
         def report(done: int) -> None:
@@ -40,7 +40,7 @@ class FrameCount:
 
     @contextmanager
     def part(self, frames: int) -> Iterator[Callable[[int], None]]:
-        """Give what takes the count of one piece of work; all its frames are done when the block ends."""
+        """Yield a callback as :meth:`counter`; all frames of the part count as done when the block ends."""
         report = self.counter()
         yield lambda done: report(min(done, frames))
         report(frames)
