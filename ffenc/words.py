@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 
-def count(number: int, what: str) -> str:
+def count(number: int, what: str, plural: str | None = None) -> str:
     """Return a quantity: ``1 episode``, ``216 frames``, ``1,200 files``; only 1 is singular."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+    return f"{number:,} {what if number == 1 else plural or f'{what}s'}"
 
 
 def camera_frames(frames: int, cameras: int) -> str:

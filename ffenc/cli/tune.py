@@ -197,15 +197,15 @@ def command(
         if found.stopped == "interrupted":
             output.note("ended by a signal; measurements are kept, and the next run continues from there")
             raise KeyboardInterrupt
+        say = output.note if as_json else output.summary
         if written is not None:
             with published(written) as temporary:
                 temporary.write_text(preset_text(found, written.parent), encoding="utf-8")
-            say = output.note if as_json else output.summary
             say(f"{written}: the recommended settings; use them with --preset {written}")
         if page is not None:
             with steps() as on_page:
                 write_tune_page(page, found, fields, on_step=on_page)
-            (output.note if as_json else output.summary)(f"{page}: open it in a browser")
+            say(f"{page}: open it in a browser")
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -280,7 +280,7 @@ def show(fields: dict[str, Any]) -> None:
         console.print(
             f"{camera['camera']}: {camera['width']}x{camera['height']}, {camera['stored']}, "
             f"{human_bytes(camera['source_bytes_per_frame'])} a frame; tried on {camera['frames']} frames in "
-            f"{count(len(stretches), 'stretch').replace('stretchs', 'stretches')} of "
+            f"{count(len(stretches), 'stretch', 'stretches')} of "
             f"{count(episodes, 'episode')}",
             soft_wrap=True,
         )

@@ -167,13 +167,7 @@ def compile_command(
     else:
         source = _video_source(video, rate, encoder_threads)
         conversion, tags = video.conversion or {}, video.tags
-        rate_options["enc_time_base"] = f"{rate.denominator}:{rate.numerator}"
-        rate_options["frames:v"] = video.excerpt.frames
-        # The last frame would keep its duration in the source file, which changes the average rate. It gets
-        # the duration of the packet before it, because builds differ in the time base they count in here.
-        first = "1" if rate.denominator == 1 else "DURATION"
-        if video.excerpt.frames > 1:
-            rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
+        rate_options = _excerpt_options(video.excerpt.frames, rate)
     if geometry is not None and not is_depth(frames):
         source = _moved(source, geometry) if video is not None else in_rgb(source, geometry, fmt.bits)
     samples = None
@@ -198,6 +192,17 @@ def compile_command(
         assert samples is not None
         result = ffmpeg.merge_outputs(result, tap_output(samples, tap))
     return arguments(result, program, *codec.program_options)
+
+
+def _excerpt_options(frames: int, rate: Fraction) -> dict[str, Any]:
+    """Return the options of the output that give an excerpt its number of frames and its rate."""
+    options: dict[str, Any] = {"enc_time_base": f"{rate.denominator}:{rate.numerator}", "frames:v": frames}
+    if frames > 1:
+        # The last frame would keep its duration in the source file, which changes the average rate. It gets
+        # the duration of the packet before it, because builds differ in the time base they count in here.
+        first = "1" if rate.denominator == 1 else "DURATION"
+        options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
+    return options
 
 
 def compile_samples(

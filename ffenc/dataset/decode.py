@@ -169,13 +169,12 @@ def plan_decode(
     chosen = frames or FrameRange()
     plan = DecodePlan(target, kind, options, overwrite, (ffmpeg, ffprobe), (), 0)
     parts: list[tuple[_Part, ...]] = []
-    depth_streams: list[bool] = []
-    quantised = False
+    found_depth = quantised = False
     if not root.is_dir():
         if root.exists() and (cameras is not None or episodes is not None):
             raise ConfigError(f"{root} is one file; cameras and episodes can only be selected in a dataset")
         with _opened(root, plan) as reader:
-            depth_streams.append(reader.is_depth)
+            found_depth |= reader.is_depth
             quantised |= reader.info.pix_fmt == "gray12le"
             parts.append((_Part(root, ".", 0, chosen.within(len(reader), str(root))),))
     else:
@@ -197,28 +196,10 @@ def plan_decode(
                 place = f"{name}/episode_{video.episode:06d}"
                 part = _Part(video.path, place, first, chosen.within(video.frames, where))
                 by_camera.setdefault(name, []).append(part)
-                depth_streams.append(reader.is_depth)
+                found_depth |= reader.is_depth
                 quantised |= reader.info.pix_fmt == "gray12le"
         parts = [tuple(found) for found in by_camera.values()]
-    quantiser = [f"depth_encoder.{name}" for name in options.fields or ()]
-    quantiser += ["invalid"] if options.invalid is not None else []
-    asked = [name for name in ("colormap", "codes") if getattr(options, name)]
-    asked += ["unit"] if options.unit == "m" else []
-    if (asked or quantiser) and not any(depth_streams):
-        raise ConfigError(
-            f"{root}: {argument([*asked, *quantiser][0])} is for depth, but no depth camera was selected"
-        )
-    if quantiser and not quantised:
-        raise ConfigError(
-            f"{root}: {argument(quantiser[0])} would have no effect: the depth is stored in millimetres, not "
-            "quantised; leave it out"
-        )
-    if kind == "png" and not options.colormap and options.unit == "m" and any(depth_streams):
-        raise ConfigError(
-            f"depth in metres is float32, which no PNG file holds: pass {argument('unit', 'mm')}, "
-            f"or {argument('format', 'npy')} "
-            "(for one file: a name that ends in .npy)"
-        )
+    _check_depth_options(options, kind, root, depth=found_depth, quantised=quantised)
     return replace(plan, cameras=tuple(parts), frames=sum(len(p.frames) for c in parts for p in c))
 
 
@@ -288,6 +269,39 @@ def _check_format(kind: Format, target: Path, depth: DepthOptions, *, single: bo
     if depth.codes and (depth.colormap or depth.fields or depth.invalid or depth.unit == "m"):
         raise ConfigError(
             f"{argument('codes', True)} writes the stored samples; leave out unit, colours and quantiser"
+        )
+
+
+def _check_depth_options(
+    options: DepthOptions, kind: Format, root: Path, *, depth: bool, quantised: bool
+) -> None:
+    """Refuse options of depth that the selected cameras give no effect.
+
+    Args:
+        options: the options.
+        kind: format of the files to write.
+        root: the source, for errors.
+        depth: whether there is a depth camera.
+        quantised: whether there is one whose depth is stored as codes.
+    """
+    quantiser = [f"depth_encoder.{name}" for name in options.fields or ()]
+    quantiser += ["invalid"] if options.invalid is not None else []
+    asked = [name for name in ("colormap", "codes") if getattr(options, name)]
+    asked += ["unit"] if options.unit == "m" else []
+    if (asked or quantiser) and not depth:
+        raise ConfigError(
+            f"{root}: {argument([*asked, *quantiser][0])} is for depth, but no depth camera was selected"
+        )
+    if quantiser and not quantised:
+        raise ConfigError(
+            f"{root}: {argument(quantiser[0])} would have no effect: the depth is stored in millimetres, not "
+            "quantised; leave it out"
+        )
+    if kind == "png" and not options.colormap and options.unit == "m":
+        raise ConfigError(
+            f"depth in metres is float32, which no PNG file holds: pass {argument('unit', 'mm')}, "
+            f"or {argument('format', 'npy')} "
+            "(for one file: a name that ends in .npy)"
         )
 
 

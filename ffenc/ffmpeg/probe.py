@@ -199,6 +199,20 @@ def probe(
     return known
 
 
+def _listed(path: str | Path, program: str, *, packets: bool) -> list[str]:
+    """Return ffprobe's lines of a file's programs and streams, and of its packets if they are requested."""
+    streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
+    packets_of = "packet=stream_index,pts,size,flags,pos"
+    # Line by line: the JSON of a long file's packets would need hundreds of megabytes.
+    if not packets:
+        return ask(program, path, *streams_of, "format=nb_programs")
+    if Path(path).stat().st_size < _HASHED_BYTES:
+        return ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
+    # If packets are listed, it also hashes each of them, whether displayed or not.
+    answer = ask(program, path, *streams_of, "format=nb_programs")
+    return answer + ask(program, path, "-show_entries", packets_of)
+
+
 def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: str) -> StreamInfo:
     raw = _demuxer(path) in RAW
     if raw and times and rate is None:
@@ -206,16 +220,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
             f"{path} is an elementary stream, whose frames have no timestamps; "
             f"{call('encode', source=path, output='OUT.MP4', fps='RATE')} stores it as a video"
         )
-    streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
-    packets_of = "packet=stream_index,pts,size,flags,pos"
-    # Line by line: the JSON of a long file's packets would need hundreds of megabytes.
-    if not times:
-        answer = ask(program, path, *streams_of, "format=nb_programs")
-    elif Path(path).stat().st_size < _HASHED_BYTES:
-        answer = ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
-    else:  # if packets are listed, it also hashes each of them, whether displayed or not
-        answer = ask(program, path, *streams_of, "format=nb_programs")
-        answer += ask(program, path, "-show_entries", packets_of)
+    answer = _listed(path, program, packets=times)
     programs = fields_of(next((line for line in answer if line.startswith("format|")), ""))
     if int(programs.get("nb_programs", 0)) > 1:
         raise SourceError(

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from msgspec.structs import replace
@@ -65,8 +65,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TASK = "unspecified"
 _STALL_SECONDS = 60.0
-
-StoredFormat = Literal["rgb24", "jpeg"]
 
 
 class Recorder:

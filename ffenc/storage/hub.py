@@ -181,7 +181,7 @@ def push_folder(
     if dry_run:
         return found
     try:
-        return _push(hub, root, files, found, private=private, overwrite=overwrite)
+        return _push(hub, files, found, private=private, overwrite=overwrite)
     except MissingError as error:
         raise DestinationError(_not_there(address, error)) from None
 
@@ -192,9 +192,7 @@ def _place(root: Path, path: Path) -> str | None:
     return place.as_posix() if path.is_file() and not hidden else None
 
 
-def _push(
-    hub: _Hub, root: Path, files: Mapping[str, Path], push: Push, *, private: bool | None, overwrite: bool
-) -> Push:
+def _push(hub: _Hub, files: Mapping[str, Path], push: Push, *, private: bool | None, overwrite: bool) -> Push:
     api, names, library = hub.api, hub.names, hub.library
     branch = push.address.revision
     hub.ask("made", lambda: api.create_repo(**names, private=private, exist_ok=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,7 +19,6 @@ from ffenc.errors import ConfigError
 from ffenc.spelling import argument
 
 Number = int | float
-Item = TypeVar("Item")
 
 _LONGER_GROUPS = (10, 30)  # GOP lengths in addition to LeRobot's g of 2
 _FULL_CHROMA = ("yuv444p", "h264")  # a pixel format with full chroma, and the codec that it is tested with

@@ -55,11 +55,11 @@ def tuning_fields(found: Tuning) -> dict[str, Any]:
         "seconds": round(found.seconds, 2),
         "stopped": found.stopped,
         "not_tried": found.left,
-        "cameras": [_camera_fields(found, camera) for camera in found.cameras],
+        "cameras": [_camera_fields(camera) for camera in found.cameras],
     }
 
 
-def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
+def _camera_fields(camera: CameraTuning) -> dict[str, Any]:
     footage: Footage = camera.sample.footage
     choice = camera.recommendation
     return {
@@ -73,7 +73,7 @@ def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
         "source_bytes_per_frame": round(footage.bytes_per_frame, 1),
         "sample": [plain_fields(stretch) for stretch in camera.sample.stretches],
         "frames": len(camera.sample),
-        "candidates": [_row_fields(found, camera, number) for number in range(len(camera.rows))],
+        "candidates": [_row_fields(camera, number) for number in range(len(camera.rows))],
         "shown": camera.shown,
         "not_here": camera.not_here,
         "range": None if camera.range is None else plain_fields(camera.range),
@@ -84,7 +84,7 @@ def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
     }
 
 
-def _row_fields(found: Tuning, camera: CameraTuning, number: int) -> dict[str, Any]:
+def _row_fields(camera: CameraTuning, number: int) -> dict[str, Any]:
     row = camera.rows[number]
     trial = row.trial
     config = row.config

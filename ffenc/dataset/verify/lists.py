@@ -135,30 +135,15 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         if missing:
             many = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
             faults.add(kind, f"has no column {', '.join(missing[:4])}{many}", file=place)
-    columns: dict[str, npt.NDArray[Any]] = {}
-    for name in [*wanted[:4], *wanted[5:], *own, *(n for names_ in video.values() for n in names_)]:
-        if name not in names:
-            continue
-        stamp = name.endswith("timestamp")
-        values = numbers(table[name], floats=stamp)
-        if values is None:
-            faults.add("episodes", f"column {name} is {table[name].type}", expected="numbers", file=place)
-            continue
-        empty = ~np.isfinite(values) if stamp else values < 0
-        rows = np.flatnonzero(empty).tolist()
-        listed = columns.get("episode_index", np.full(len(values), -1))
-        for row in rows if len(rows) < len(values) else rows[:1]:  # one fault if no row has a value
-            number = int(listed[row]) if len(rows) < len(values) and listed[row] >= 0 else None
-            what = f"row {row} has {table[name][row].as_py()} in {name}"
-            faults.add("episodes", what, expected="a number", file=place, episode=number)
-        columns[name] = values
+    numeric = [name for name in (*needed, *own) if name != "tasks" and name in names]
+    columns = _number_columns(table, numeric, place, faults)
     if "episode_index" not in columns or "length" not in columns or not table.num_rows:
         if not table.num_rows:
             faults.add("episodes", "has no rows", file=place)
         return None
     index, length = columns["episode_index"], np.maximum(columns["length"], 0)
     if {"meta/episodes/chunk_index", "meta/episodes/file_index"} <= set(columns):
-        _check_own_place(path, place, columns, faults)
+        _check_own_place(place, columns, faults)
     part = Listing(
         index=index,
         length=length,
@@ -183,7 +168,32 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
     return part
 
 
-def _check_own_place(path: Path, place: str, columns: Mapping[str, Integers], faults: Faults) -> None:
+def _number_columns(
+    table: pa.Table, names: Sequence[str], place: str, faults: Faults
+) -> dict[str, npt.NDArray[Any]]:
+    """Return columns of indices and times; those of other types, and values that are none, are faults.
+
+    ``episode_index`` has to be the first of the names, if it is among them, so that faults name the episode.
+    """
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name in names:
+        stamp = name.endswith("timestamp")
+        values = numbers(table[name], floats=stamp)
+        if values is None:
+            faults.add("episodes", f"column {name} is {table[name].type}", expected="numbers", file=place)
+            continue
+        empty = ~np.isfinite(values) if stamp else values < 0
+        rows = np.flatnonzero(empty).tolist()
+        listed = columns.get("episode_index", np.full(len(values), -1))
+        for row in rows if len(rows) < len(values) else rows[:1]:  # one fault if no row has a value
+            number = int(listed[row]) if len(rows) < len(values) and listed[row] >= 0 else None
+            what = f"row {row} has {table[name][row].as_py()} in {name}"
+            faults.add("episodes", what, expected="a number", file=place, episode=number)
+        columns[name] = values
+    return columns
+
+
+def _check_own_place(place: str, columns: Mapping[str, Integers], faults: Faults) -> None:
     match = re.search(r"(\d+)/\D*(\d+)\.parquet$", place)
     if match is None:
         return
