@@ -60,7 +60,7 @@ def command(
             page,
             source_path(dataset),
             title=f"The dataset {found.root.name}",
-            intro=_told(found),
+            intro=_lines(found),
             tables=[("Cameras", *_camera_rows(found))],
             episodes=episodes,
             follow_links=follow_links,
@@ -83,7 +83,7 @@ def _json_fields(report: DatasetReport) -> dict[str, Any]:
 
 def _show(report: DatasetReport) -> None:
     console = report_console()
-    for line in _told(report):
+    for line in _lines(report):
         console.print(line, soft_wrap=True)
     if not report.cameras:
         return
@@ -94,7 +94,7 @@ def _show(report: DatasetReport) -> None:
     console.print(table)
 
 
-def _told(report: DatasetReport) -> list[str]:
+def _lines(report: DatasetReport) -> list[str]:
     """Return the lines about the whole dataset."""
     robot = report.robot_type or "unknown"
     length = "unknown length" if report.seconds is None else human_seconds(report.seconds)

@@ -156,8 +156,8 @@ class _Job:
         videos, blocks, stats = {}, {}, {}
         values: dict[str, ValueCounts] = {}
         for stream in plan.streams:
-            files = joined[stream].files.values()
-            info, size = next(iter(files)).info, sum(one.bytes for one in files)
+            made = joined[stream].files.values()
+            info, size = next(iter(made)).info, sum(one.bytes for one in made)
             videos[stream.key] = joined[stream].places
             if stream.block is not None:
                 blocks[stream.key] = kept_block(info, stream.block, stream.camera.depth)
@@ -199,10 +199,10 @@ class _Job:
                 exact=plan.exact,
                 together=plan.together,
             ).write()
-        if joined:
-            sums = {place: one.checksum for own in joined.values() for place, one in own.files.items()}
-            write_checksums(self._staging.dataset, sums)
-        known = {place: one.info for own in joined.values() for place, one in own.files.items()}
+        files = {place: one for own in joined.values() for place, one in own.files.items()}
+        if files:
+            write_checksums(self._staging.dataset, {place: one.checksum for place, one in files.items()})
+        known = {place: one.info for place, one in files.items()}
         check_result(self._staging.dataset, known, ffprobe=plan.toolchain.ffprobe)
         record_job(self._staging.dataset, plan)
         check(self._staging.dataset)

@@ -134,18 +134,16 @@ def prepare(
         else:
             proven = replace(proven, passed_over=tuple(passed))
             if auto:
-                _log.info("%s", _auto_told(proven))
+                _log.info("%s", _auto_text(proven))
             else:
-                _tell_passed_over(passed, toolchain)
+                _note_passed_over(passed, toolchain)
             warn_of_loss(proven, list(islice(cycle(first_frames), TRIAL_FRAMES)))
             return proven
     refusal = _refusal(
         config, names[-1], f"{size[0]}x{size[1]}", passed[-len(found) :], errors[-len(found) :]
     )
     if isinstance(refusal, ToolchainError) and all(p.reason == NOT_LISTED for p in passed[-len(found) :]):
-        stream = {
-            **{"width": width, "height": height, "fps": fps, "frames": frames, "transform": transform},
-        }
+        stream = {"width": width, "height": height, "fps": fps, "frames": frames, "transform": transform}
         if other := _other_codec(config, first_frames, found, encoder_threads, **stream):
             raise ToolchainError(f"{refusal}\n{other} runs here: set vcodec={other}", cause=refusal.cause)
     raise refusal
@@ -264,13 +262,13 @@ def _refusal(
     )
 
 
-def _tell_passed_over(passed: Sequence[PassedOver], chosen: Toolchain) -> None:
+def _note_passed_over(passed: Sequence[PassedOver], chosen: Toolchain) -> None:
     for one in passed:
         text = f"{one.toolchain.ffmpeg} was skipped in favour of {chosen.ffmpeg}: {one.reason}"
         warnings.warn(text, FfencWarning, stacklevel=3)
 
 
-def _auto_told(encoding: Encoding) -> str:
+def _auto_text(encoding: Encoding) -> str:
     """Return what ``auto`` selected, what was tried before, and why each attempt failed."""
     names: dict[str, list[str]] = {}
     for name, reason in encoding.why().items():

@@ -374,26 +374,14 @@ def compare_statistics(
     # Lossy encoding shifts the statistics of all episodes of a camera alike.
     shift = np.median(found - known, axis=0)
     level = found - np.where(np.abs(shift) < other, shift, 0)
-    own = np.abs(level - known).max(axis=1)
     away = level - known
+    own = np.abs(away).max(axis=1)
     if not depth:
         # Encoding removes noise, more or less of it in each episode, which only lowers the std.
         spread = np.arange(known.shape[1]) >= known.shape[1] // 2
         away = np.where(spread, np.maximum(away, 0), away)
     away = np.abs(away)
-    suspects = np.flatnonzero(own > noise)
-    pairs: dict[int, int] = {}
-    for a in suspects.tolist():
-        if a in pairs:
-            continue
-        rest = suspects[suspects != a]
-        across = np.maximum(
-            np.abs(level[a] - known[rest]).max(axis=1), np.abs(level[rest] - known[a]).max(axis=1)
-        )
-        clear = across < _CLEARER * np.minimum(own[a], own[rest])
-        candidates = [int(b) for b in rest[clear][np.argsort(across[clear])] if int(b) not in pairs]
-        if candidates:
-            pairs[a], pairs[candidates[0]] = candidates[0], a
+    pairs = _swapped(level, known, np.flatnonzero(own > noise))
     places = listing.videos[key].files if key in listing.videos else listing.data
     for a, b in pairs.items():
         if a < b:
@@ -420,6 +408,29 @@ def compare_statistics(
                 camera=key,
                 episode=int(listing.index[at[a]]),
             )
+
+
+def _swapped(level: Floats, known: Floats, suspects: npt.NDArray[np.intp]) -> dict[int, int]:
+    """Return the rows that match each other's stored statistics, both ways: row -> the other row.
+
+    Args:
+        level, known: computed and stored statistics, shape ``(episodes, statistics)``.
+        suspects: rows that differ from their own stored statistics.
+    """
+    own = np.abs(level - known).max(axis=1)
+    pairs: dict[int, int] = {}
+    for a in suspects.tolist():
+        if a in pairs:
+            continue
+        rest = suspects[suspects != a]
+        across = np.maximum(
+            np.abs(level[a] - known[rest]).max(axis=1), np.abs(level[rest] - known[a]).max(axis=1)
+        )
+        clear = across < _CLEARER * np.minimum(own[a], own[rest])
+        candidates = [int(b) for b in rest[clear][np.argsort(across[clear])] if int(b) not in pairs]
+        if candidates:
+            pairs[a], pairs[candidates[0]] = candidates[0], a
+    return pairs
 
 
 def depth_range(layout: Layout, key: str) -> tuple[float, float]:

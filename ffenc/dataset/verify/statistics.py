@@ -150,10 +150,10 @@ class Statistics:
                 what = f"has no usable {', '.join(broken)} of {feature}"
                 self._faults.add("statistics-missing", what, file=self._place, camera=feature)
             elif "count" in rows:
-                self._tell_impossible(feature, rows, self._place)
+                self._find_impossible(feature, rows, self._place)
                 self._compare_camera(feature, rows)
 
-    def _tell_impossible(self, feature: str, stats: Mapping[str, Floats], file: str) -> None:
+    def _find_impossible(self, feature: str, stats: Mapping[str, Floats], file: str) -> None:
         unlike = [n for n, values in stats.items() if n != "count" and values.shape != stats["min"].shape]
         if unlike:
             what = f"{unlike[0]} of {feature} has a different number of values than its min"
@@ -205,7 +205,7 @@ class Statistics:
     def check_episodes(self, sums: Mapping[str, Sums], good: npt.NDArray[np.bool_]) -> None:
         """Compare the statistics of each ``good`` episode with its rows."""
         for feature, kept in self._listing.stats.items():
-            self._tell_impossible(feature, kept, self._layout.list_place)
+            self._find_impossible(feature, kept, self._layout.list_place)
         swapped: dict[tuple[int, int], list[str]] = {}
         differing: list[tuple[int, str, str]] = []
         for feature, own in sums.items():
