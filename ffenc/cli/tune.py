@@ -242,15 +242,14 @@ def _lists(
 
 
 def _writable(write: str | None, preset: str | None, *, overwrite: bool) -> Path | None:
+    from ffenc.frames.publish import check_file_in_folder  # noqa: PLC0415 - keeps --help quick
+
     if write is None:
         return None
     path = Path(write)
     if path.suffix not in (".yaml", ".yml"):
         raise click.UsageError(f"--write {path}: a preset is a YAML file; give a name that ends in .yaml")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise DestinationError(f"{path} exists; choose another name, or pass --overwrite")
-    if not path.parent.is_dir():
-        raise DestinationError(f"{path.parent} is not a folder; create it first")
+    check_file_in_folder(path, overwrite=overwrite)
     if preset is not None and path.exists() and path.resolve() == Path(preset).resolve():
         raise DestinationError(f"{path} is the preset that the new one extends; choose another name")
     return path

@@ -19,7 +19,7 @@ from ffenc.dataset.staging import check_destination
 from ffenc.errors import DestinationError
 from ffenc.ffmpeg.machine import cores
 from ffenc.frames.pictures import DepthPicture, save_png
-from ffenc.frames.publish import claimed, hidden_path, published
+from ffenc.frames.publish import check_file, claimed, hidden_path, published
 from ffenc.spelling import argument
 
 _OWN_FILE = re.compile(r"frame-\d{6,}\.png|episode_\d{6,}\.npy")
@@ -27,10 +27,7 @@ _OWN_FILE = re.compile(r"frame-\d{6,}\.png|episode_\d{6,}\.npy")
 
 def check_free(target: Path, *, single: bool, overwrite: bool) -> None:
     if single:
-        if target.is_dir() or (target.exists() and not overwrite):
-            raise DestinationError(
-                f"{target} exists; choose another name, or pass {argument('overwrite', True)}"
-            )
+        check_file(target, overwrite=overwrite)
         return
     if overwrite and target.is_dir() and not target.is_symlink():
         foreign = next(

@@ -11,23 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from ffenc.errors import SourceError
 from ffenc.frames.publish import sync_folder
 from ffenc.paths import read_bytes
+from ffenc.storage.folder import own_folder
 
 _KEY_BYTES = 32
 
 
 def key_path() -> Path:
     """Return the path of the user's key: in ``FFENC_STATE``, or in the user's state folder."""
-    try:
-        folder = os.environ.get("FFENC_STATE") or platformdirs.user_state_dir("ffenc")
-    except RuntimeError:  # a user without a home directory, as in a container
-        folder = os.devnull
-    folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
-    return Path(os.devnull if folder.startswith("~") else folder) / "key"
+    return own_folder("state") / "key"
 
 
 def sign(content: Mapping[str, Any]) -> str | None:

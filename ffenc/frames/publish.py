@@ -15,6 +15,7 @@ from typing import IO, Literal
 
 from ffenc.errors import DestinationError
 from ffenc.paths import is_at
+from ffenc.spelling import argument
 
 
 def hidden_path(path: Path, kind: Literal["partial", "old"]) -> Path:
@@ -27,6 +28,29 @@ def hidden_path(path: Path, kind: Literal["partial", "old"]) -> Path:
 
 def _begin(path: Path) -> str:
     return f".{path.stem[:40]}.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}"
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse the path of a file to write if it is in use.
+
+    Raises:
+        DestinationError: it is a folder, or a file that may not be replaced.
+    """
+    if path.is_dir():
+        raise DestinationError(f"{path} is a folder; choose another name")
+    if path.exists() and not overwrite:
+        raise DestinationError(f"{path} exists; choose another name, or pass {argument('overwrite', True)}")
+
+
+def check_file_in_folder(path: Path, *, overwrite: bool) -> None:
+    """Refuse the path of a file to write if it is in use, or not in an existing folder.
+
+    Raises:
+        DestinationError: see :func:`check_file`; or its folder does not exist.
+    """
+    check_file(path, overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise DestinationError(f"{path.parent} is not a folder; create it first")
 
 
 @contextlib.contextmanager

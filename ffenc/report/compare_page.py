@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ffenc.errors import ConfigError, DestinationError
+from ffenc.errors import ConfigError
 from ffenc.frames.pictures import DepthPicture
-from ffenc.frames.publish import published
+from ffenc.frames.publish import check_file_in_folder, published
 from ffenc.quality.depth import NO_READING, DepthHistory
 from ffenc.report.page import CHARTS, exact_picture, write_page
-from ffenc.spelling import argument
 from ffenc.tune.compare import Against, CompareResult, pictures
 
 _AMPLIFIED = 8  # factor for differences of colours
@@ -33,10 +32,7 @@ def checked_sheet(path: str | Path, *, overwrite: bool = False) -> Path:
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ConfigError(f"{target}: a sheet is a PNG file; choose a name that ends in .png")
-    if target.is_dir() or (target.exists() and not overwrite):
-        raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
-    if not target.parent.is_dir():
-        raise DestinationError(f"{target.parent} is not a folder; create it first")
+    check_file_in_folder(target, overwrite=overwrite)
     return target
 
 

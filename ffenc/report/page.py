@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ffenc.errors import ConfigError, DestinationError
-from ffenc.frames.publish import published
-from ffenc.spelling import argument
+from ffenc.errors import ConfigError
+from ffenc.frames.publish import check_file_in_folder, published
 from ffenc.version import VERSION
 
 # Chart.js 4: the most used plotting library, one file, MIT licence, maintained; it has scatter, line and bar
@@ -48,10 +47,7 @@ def checked_page(path: str | Path, *, overwrite: bool = False) -> Path:
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{target}: a page is an HTML file; choose a name that ends in .html")
-    if target.is_dir() or (target.exists() and not overwrite):
-        raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
-    if not target.parent.is_dir():
-        raise DestinationError(f"{target.parent} is not a folder; create it first")
+    check_file_in_folder(target, overwrite=overwrite)
     return target
 
 

@@ -11,7 +11,7 @@ import pytest
 from ffenc.dataset.staging import Staging, check_destination, unfinished
 from ffenc.errors import DestinationError
 from ffenc.ffmpeg import cache
-from ffenc.frames.publish import claimed, hidden_path, published
+from ffenc.frames.publish import check_file_in_folder, claimed, hidden_path, published
 from tests.conftest import everything_in
 
 
@@ -138,3 +138,17 @@ def test_the_current_folder_is_no_destination(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(DestinationError, match="is the current folder; name a new folder in it"):
             check_destination(Path(name))
     check_destination(Path("new/"))
+
+
+def test_a_file_to_write_is_refused_with_advice_that_helps(tmp_path: Path) -> None:
+    folder, file = tmp_path / "page.html", tmp_path / "old.html"
+    folder.mkdir()
+    file.touch()
+    for overwrite in (False, True):
+        with pytest.raises(DestinationError, match=r"page.html is a folder; choose another name$"):
+            check_file_in_folder(folder, overwrite=overwrite)
+        with pytest.raises(DestinationError, match="create it first"):
+            check_file_in_folder(tmp_path / "none" / "new.html", overwrite=overwrite)
+    with pytest.raises(DestinationError, match="pass overwrite=True"):
+        check_file_in_folder(file, overwrite=False)
+    check_file_in_folder(file, overwrite=True)
