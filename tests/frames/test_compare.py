@@ -276,6 +276,21 @@ def test_damage_on_either_side_is_an_error(
         compare_episode(excerpt(tmp_path / "bad.mp4", 0, 24), source, header=header)
 
 
+def test_damage_that_the_first_program_finds_is_not_concealed_by_the_next(
+    tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    source = files(tmp_path / "top", images[TOP][41:], ".png")
+    video = bytearray(TOP_FILE.read_bytes())
+    at = len(video) * 2 // 3
+    video[at : at + 100] = b"\xff" * 100  # FFmpeg 5.1 decodes all frames without an error
+    (tmp_path / "bad.mp4").write_bytes(video)
+    programs = [find_toolchain("newest"), find_toolchain("system")]
+    with pytest.raises(SourceError, match="bad.mp4: frames 41 to 71 cannot be compared.*one of the two"):
+        compare_episode(
+            excerpt(tmp_path / "bad.mp4", 41, 31), source, header=source.check(), candidates=programs
+        )
+
+
 def test_a_program_without_the_decoder_is_passed_over(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
     small = find_toolchain("newest")
     unable = Toolchain(small.ffprobe.replace("ffprobe", "ffmpeg"), small.ffprobe, "8.1")
