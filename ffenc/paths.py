@@ -247,14 +247,6 @@ def regular(path: Path) -> Path:
     return path
 
 
-def is_at(descriptor: int, place: Path) -> bool:
-    """Return whether an open file is the one at a path: a lock of a deleted file has no effect."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), place.stat())
-    except FileNotFoundError:
-        return False
-
-
 def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
     """Open a regular file for reading in binary mode.
 

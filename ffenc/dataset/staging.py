@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ffenc.errors import DestinationError
 from ffenc.frames.info_json import split_info
-from ffenc.frames.publish import locked, published, sync_folder
+from ffenc.frames.publish import published, sync_folder
 from ffenc.layout import INFO, OWN_INFO
-from ffenc.paths import is_at
+from ffenc.locks import is_at, locked
 from ffenc.spelling import argument
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from ffenc.errors import DestinationError
-from ffenc.paths import is_at
+from ffenc.locks import is_at, locked
 from ffenc.spelling import argument
 
 
@@ -124,14 +124,3 @@ def _settle(path: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 leftover.unlink()
-
-
-def locked(file: IO[str]) -> bool:
-    """Lock an open file; return False if another run has locked it."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

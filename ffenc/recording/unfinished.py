@@ -26,8 +26,9 @@ from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, FfencError, SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import read_json
-from ffenc.frames.publish import locked, sync_folder
-from ffenc.paths import is_at, plain_name, plain_tree
+from ffenc.frames.publish import sync_folder
+from ffenc.locks import is_at, locked
+from ffenc.paths import plain_name, plain_tree
 from ffenc.recording.rows import Features
 
 _SETTINGS = "episode.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ffenc.errors import ConfigError, SourceError
-from ffenc.paths import is_at
+from ffenc.locks import is_at, locked
 from ffenc.spelling import argument
 from ffenc.storage.folder import real_cache_folder
 
@@ -120,7 +120,7 @@ def _sweep(folder: Path, needed: int, own: Path) -> int:
             continue
         # Another process may delete the same copy, or create it again, until the lock is held.
         with contextlib.suppress(FileNotFoundError), (one / "lock").open("a", encoding="utf-8") as lock:
-            if _locked(lock.fileno()) and is_at(lock.fileno(), one / "lock"):
+            if locked(lock) and is_at(lock.fileno(), one / "lock"):
                 size = _bytes_in(one)
                 _delete(one)
                 freed += size
@@ -166,7 +166,7 @@ def _shrink(kept: _Kept) -> int:
     note = kept.folder / "state" / f"{kept.place}.json"
     path = kept.root / kept.place
     with contextlib.suppress(OSError), note.with_suffix(".lease").open("a", encoding="utf-8") as lease:
-        if not _locked(lease.fileno()):
+        if not locked(lease):
             return 0
         state = json.loads(note.read_text(encoding="utf-8"))
         before = path.stat()
@@ -207,13 +207,3 @@ def _delete(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def _locked(descriptor: int) -> bool:
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -24,7 +24,8 @@ from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.fields import plain_fields
-from ffenc.paths import inside, is_at
+from ffenc.locks import is_at, locked
+from ffenc.paths import inside
 from ffenc.storage.address import Address
 from ffenc.storage.cache import MARK, Cache, copies_folder
 from ffenc.storage.ranges import Needs, Range, blocks, everything, joined, missing
@@ -138,7 +139,7 @@ class Mirror:
             "address": str(self.address),
             "files": {place: plain_fields(entry) for place, entry in sorted(self.entries.items())},
         }
-        if _lock(self._open, exclusive=True, wait=False):
+        if locked(self._open):
             if not is_at(self._open, lock):
                 return False
             before: dict[str, Any] = _read_json(manifest).get("files", {})
@@ -150,9 +151,9 @@ class Mirror:
                     self._make_hole(place, entry)
             _write_json(manifest, content)
             # The lock is released for a moment while it changes.
-            _lock(self._open, exclusive=False, wait=True)
+            locked(self._open, exclusive=False, wait=True)
             return is_at(self._open, lock)
-        _lock(self._open, exclusive=False, wait=True)
+        locked(self._open, exclusive=False, wait=True)
         if not is_at(self._open, lock):
             return False
         if _read_json(manifest) != content:
@@ -222,7 +223,7 @@ class Mirror:
         path = self._state_path(place).with_suffix(".lease")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            _lock(file.fileno(), exclusive=False, wait=True)
+            locked(file, exclusive=False, wait=True)
             yield
 
     def _fetch(self, place: str, needs: Needs, name: str, keep: bool) -> None:
@@ -232,7 +233,7 @@ class Mirror:
                 os.utime(path)  # the least recently used is deleted first
             return
         with path.with_suffix(".fetch").open("a", encoding="utf-8") as file:
-            _lock(file.fileno(), exclusive=True, wait=True)
+            locked(file, wait=True)
             state = self._state(place)
             if _has(state, name, keep):
                 return
@@ -349,18 +350,6 @@ class Mirror:
 def _has(state: _State, name: str, keep: bool) -> bool:
     """Return whether the bytes of a request are there, and stay if they have to."""
     return name in state.called and (state.called[name] or not keep)
-
-
-def _lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
-    """Take or change a lock of the kernel on an open file, which ends with the process."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    how = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
-    try:
-        fcntl.flock(descriptor, how)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,33 @@
+"""Locks on files between processes. The kernel releases those of a process that ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+
+
+def locked(file: IO[Any] | int, *, exclusive: bool = True, wait: bool = False) -> bool:
+    """Lock an open file, or change its lock; return False if another process has locked it.
+
+    Args:
+        file: the file or its descriptor; the lock ends when it is closed.
+        exclusive: no other process may have a lock; otherwise others may have one that is not exclusive.
+        wait: wait until the other process releases its lock.
+    """
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    how = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_at(descriptor: int, place: Path) -> bool:
+    """Return whether an open file is the one at a path: a lock of a deleted file has no effect."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), place.stat())
+    except FileNotFoundError:
+        return False
