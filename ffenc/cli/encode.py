@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,11 @@ from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
 from ffenc.cli.values import RATE, Whole
 from ffenc.words import count
+
+if TYPE_CHECKING:
+    from ffenc.config.encoder import VideoEncoderConfig
+    from ffenc.config.preset import RobotPreset
+    from ffenc.config.transform import Transform
 
 
 @click.command("encode", cls=SettingsCommand)
@@ -89,10 +94,8 @@ def command(
       ffenc encode long.mp4 part.mp4 --start 12.5 --end 20
       ffenc encode wide.mp4 small.mp4 --crop 480x480+80+0 --resize 240x240
     """
-    from ffenc.config.matching import check_overrides, check_quantisers, named  # noqa: PLC0415 - quick --help
-    from ffenc.config.preset import camera_name, chosen_cameras, load_preset  # noqa: PLC0415
+    from ffenc.config.preset import load_preset  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
-    from ffenc.errors import ConfigError  # noqa: PLC0415
     from ffenc.frames.encode_file import plan_encode  # noqa: PLC0415
 
     if camera is not None and preset is None:
@@ -114,23 +117,7 @@ def command(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    config = robot.depth_encoder if plan.depth else robot.camera_encoder
-    transform = robot.transform
-    if camera is None and (of_one := next((key for key, _ in overrides if key[0] == "cameras"), None)):
-        raise click.UsageError(f"{named(of_one)} has no effect without --camera; pass --camera NAME too")
-    check_overrides(overrides, {camera_name(camera) if camera else "": plan.depth})
-    if camera is not None:
-        [name] = chosen_cameras(list(robot.cameras), [camera])
-        chosen = robot.cameras[name]
-        if chosen.depth != plan.depth:
-            kinds = ["depth" if depth else "colour" for depth in (chosen.depth, plan.depth)]
-            raise ConfigError(
-                f"camera {name} of {preset} is {kinds[0]}, but the frames are {kinds[1]}; choose another "
-                "--camera"
-            )
-        config, transform = chosen.encoder, chosen.transform
-    if plan.depth:
-        check_quantisers({camera_name(camera) if camera else "": config.pix_fmt}, overrides)
+    config, transform = _settings(robot, preset, camera, overrides, depth=plan.depth)
     threads = thread_setting(overrides, encoder_threads) or robot.encoder_threads
     with progress_bar("encoding", plan.frames) as on_frames:
         info = plan.run(config, encoder_threads=threads, transform=transform, on_frames=on_frames)
@@ -145,3 +132,46 @@ def command(
         f"{target}: {count(info.frames, 'frame')} {info.width}x{info.height} {info.codec} {info.pix_fmt}, "
         f"{human_bytes(size)}, {seconds:.1f} s, verified"
     )
+
+
+def _settings(
+    robot: RobotPreset,
+    preset: str | None,
+    camera: str | None,
+    overrides: list[tuple[tuple[str, ...], Any]],
+    *,
+    depth: bool,
+) -> tuple[VideoEncoderConfig, Transform | None]:
+    """Return the encoder settings and the transform of frames.
+
+    Args:
+        robot, preset: the preset, and how it was named.
+        camera: the camera whose settings are used; None: those of cameras without settings of their own.
+        overrides: the overrides that ``robot`` contains.
+        depth: the frames are depth.
+
+    Raises:
+        ConfigError: the camera has other frames, or an override has no effect.
+    """
+    from ffenc.config.matching import check_overrides, check_quantisers, named  # noqa: PLC0415 - quick --help
+    from ffenc.config.preset import camera_name, chosen_cameras  # noqa: PLC0415
+    from ffenc.errors import ConfigError  # noqa: PLC0415
+
+    if camera is None and (of_one := next((key for key, _ in overrides if key[0] == "cameras"), None)):
+        raise click.UsageError(f"{named(of_one)} has no effect without --camera; pass --camera NAME too")
+    shown = camera_name(camera) if camera else ""
+    check_overrides(overrides, {shown: depth})
+    config, transform = robot.depth_encoder if depth else robot.camera_encoder, robot.transform
+    if camera is not None:
+        [name] = chosen_cameras(list(robot.cameras), [camera])
+        chosen = robot.cameras[name]
+        if chosen.depth != depth:
+            kinds = ["depth" if one else "colour" for one in (chosen.depth, depth)]
+            raise ConfigError(
+                f"camera {name} of {preset} is {kinds[0]}, but the frames are {kinds[1]}; choose another "
+                "--camera"
+            )
+        config, transform = chosen.encoder, chosen.transform
+    if depth:
+        check_quantisers({shown: config.pix_fmt}, overrides)
+    return config, transform

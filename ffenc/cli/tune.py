@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ffenc.tune.candidates import Lists
+    from ffenc.tune.tuning import Tuning
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", re.ASCII)
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -147,12 +148,7 @@ def command(
       ffenc tune my_dataset --vcodec h264,libsvtav1 --crf 18:36:4 --g 1,2,10,30 --budget 20m
       ffenc tune top.mp4 --target size=3kB --json
     """
-    from ffenc.frames.publish import published  # noqa: PLC0415 - keeps --help quick
-    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415
-    from ffenc.report.page import checked_page  # noqa: PLC0415
-    from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
-    from ffenc.tune.fields import tuning_fields  # noqa: PLC0415
-    from ffenc.tune.preset import preset_text  # noqa: PLC0415
+    from ffenc.report.page import checked_page  # noqa: PLC0415 - keeps --help quick
     from ffenc.tune.run import tune  # noqa: PLC0415
     from ffenc.tune.search import read_target  # noqa: PLC0415
 
@@ -187,25 +183,36 @@ def command(
                 ffprobe=ffprobe,
                 on_step=on_step,
             )
-        if found.gauge.main.name != "vmaf":
-            output.warning(NO_VMAF)
-        fields = tuning_fields(found)
-        if as_json:
-            print_json(fields)
-        else:
-            show(fields)
-        if found.stopped == "interrupted":
-            output.note("ended by a signal; measurements are kept, and the next run continues from there")
-            raise KeyboardInterrupt
-        say = output.note if as_json else output.summary
-        if written is not None:
-            with published(written) as temporary:
-                temporary.write_text(preset_text(found, written.parent), encoding="utf-8")
-            say(f"{written}: the recommended settings; use them with --preset {written}")
-        if page is not None:
-            with steps() as on_page:
-                write_tune_page(page, found, fields, on_step=on_page)
-            say(f"{page}: open it in a browser")
+        _show_results(found, written, page, as_json=as_json)
+
+
+def _show_results(found: Tuning, written: Path | None, page: Path | None, *, as_json: bool) -> None:
+    """Print the results, and write the requested preset and page; after a signal, only print them."""
+    from ffenc.frames.publish import published  # noqa: PLC0415 - keeps --help quick
+    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415
+    from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
+    from ffenc.tune.fields import tuning_fields  # noqa: PLC0415
+    from ffenc.tune.preset import preset_text  # noqa: PLC0415
+
+    if found.gauge.main.name != "vmaf":
+        output.warning(NO_VMAF)
+    fields = tuning_fields(found)
+    if as_json:
+        print_json(fields)
+    else:
+        show(fields)
+    if found.stopped == "interrupted":
+        output.note("ended by a signal; measurements are kept, and the next run continues from there")
+        raise KeyboardInterrupt
+    say = output.note if as_json else output.summary
+    if written is not None:
+        with published(written) as temporary:
+            temporary.write_text(preset_text(found, written.parent), encoding="utf-8")
+        say(f"{written}: the recommended settings; use them with --preset {written}")
+    if page is not None:
+        with steps() as on_page:
+            write_tune_page(page, found, fields, on_step=on_page)
+        say(f"{page}: open it in a browser")
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -6,9 +6,11 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import write_checksums
@@ -19,12 +21,13 @@ from ffenc.dataset.image_stats import ImageStatsTask
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.job_videos import JobVideos, Work
 from ffenc.dataset.model import Camera
-from ffenc.dataset.plan import JobPlan
+from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.summary import JobSummary, camera_summary, done_before, planned
 from ffenc.dataset.tables import JobTables
 from ffenc.dataset.verify.metadata import check_result
 from ffenc.errors import DestinationError
+from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.statistics import Stats, ValueCounts
 from ffenc.jobs.progress import FrameCount
 from ffenc.spelling import argument
@@ -159,13 +162,7 @@ class _Job:
             made = joined[stream].files.values()
             info, size = next(iter(made)).info, sum(one.bytes for one in made)
             videos[stream.key] = joined[stream].places
-            if stream.block is not None:
-                blocks[stream.key] = kept_block(info, stream.block, stream.camera.depth)
-            else:
-                assert stream.encoding is not None
-                blocks[stream.key] = info_block(info, stream.encoding, stream.camera.unit)
-            if plan.source_fps is not None:
-                blocks[stream.key]["video.source_fps"] = fps_number(plan.source_fps)
+            blocks[stream.key] = _block(stream, info, plan.source_fps)
             if stream.compute_stats:
                 found = [done[stream.key, episode.index] for episode in plan.episodes]
                 stats[stream.key] = [one.stats for one in found if one.stats is not None]
@@ -227,6 +224,22 @@ class _Job:
         )
         found = {(task.key, task.episode.index): own for task, own in work.do(tasks)}
         return {key: [found[key, episode.index] for episode in plan.episodes] for key in plan.image_stats}
+
+
+def _block(stream: Stream, info: StreamInfo, source_fps: Fraction | None) -> dict[str, Any]:
+    """Return the ``info`` block of a finished camera.
+
+    Args:
+        stream: the camera.
+        info: stream fields of its first file.
+        source_fps: the original rate, if it is lowered.
+    """
+    if stream.block is not None:
+        block = kept_block(info, stream.block, stream.camera.depth)
+    else:
+        assert stream.encoding is not None
+        block = info_block(info, stream.encoding, stream.camera.unit)
+    return block if source_fps is None else {**block, "video.source_fps": fps_number(source_fps)}
 
 
 def _added_up(camera: Camera, packed: Sequence[str | None]) -> ValueCounts:

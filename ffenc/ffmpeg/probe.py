@@ -270,16 +270,8 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     assert rate is not None
     # Each packet is a frame. Key frames are not needed: an elementary stream cannot be entered by time.
     every = tuple(range(len(packets)))
-    return replace(
-        info,
-        fps=rate,
-        time_base=1 / rate,
-        frames=len(every),
-        times=every,
-        key_frames=(),
-        places=every,
-        leading=(),
-    )
+    info = replace(info, fps=rate, time_base=1 / rate, frames=len(every))
+    return replace(info, times=every, key_frames=(), places=every, leading=())
 
 
 def _with_packets(info: StreamInfo, path: str | Path, packets: Iterable[str]) -> StreamInfo:

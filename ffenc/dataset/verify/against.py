@@ -167,25 +167,40 @@ def compare_file(
             faults.add("differs", f"cannot be compared: {error.cause}", fix=_ITS_SOURCE, **where)
             continue
         found.append((episode, compared))
-        if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:
-            what = f"is a different picture from the source's: PSNR {compared.psnr_min:.1f} dB"
-            faults.add("differs", what, frame=compared.worst, **where)
-        # A neighbouring code is accepted: LeRobot's codes depend on the machine's logarithm.
-        if _is_lossless(layout, video.camera, seen.info) and (compared.max_steps or 0) > 1:
-            what = (
-                f"{compared.differing} depth samples differ from the source's, by up to "
-                f"{compared.max_difference:.0f} mm, though the settings are lossless"
-            )
-            faults.add("differs", what, frame=compared.worst, **where)
-            continue
         limit = accepted_error(quantizer) if max_depth_error is None else max_depth_error
-        if compared.max_difference is not None and compared.max_difference > limit + _ROUNDING:
-            what = (
-                f"depth is up to {compared.max_difference:.1f} mm off its source's, more than the "
-                f"{limit:.1f} mm accepted; {compared.mean_difference:.2f} mm on average"
-            )
-            faults.add("depth-error", what, frame=compared.farthest, **where)
+        lossless = _is_lossless(layout, video.camera, seen.info)
+        _judge(compared, limit, faults, where, lossless=lossless)
     return found
+
+
+def _judge(
+    compared: Comparison, limit: float, faults: Faults, where: Mapping[str, Any], *, lossless: bool
+) -> None:
+    """Find the faults that the comparison of an episode shows.
+
+    Args:
+        compared: the comparison.
+        limit: greatest accepted error of depth in millimetres.
+        faults: faults are added to it.
+        where: place of the episode, for faults.
+        lossless: the settings are those of lossless depth.
+    """
+    if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:
+        what = f"is a different picture from the source's: PSNR {compared.psnr_min:.1f} dB"
+        faults.add("differs", what, frame=compared.worst, **where)
+    # A neighbouring code is accepted: LeRobot's codes depend on the machine's logarithm.
+    if lossless and (compared.max_steps or 0) > 1:
+        what = (
+            f"{compared.differing} depth samples differ from the source's, by up to "
+            f"{compared.max_difference:.0f} mm, though the settings are lossless"
+        )
+        faults.add("differs", what, frame=compared.worst, **where)
+    elif compared.max_difference is not None and compared.max_difference > limit + _ROUNDING:
+        what = (
+            f"depth is up to {compared.max_difference:.1f} mm off its source's, more than the "
+            f"{limit:.1f} mm accepted; {compared.mean_difference:.2f} mm on average"
+        )
+        faults.add("depth-error", what, frame=compared.farthest, **where)
 
 
 def accepted_error(quantizer: DepthQuantizer | None) -> float:
