@@ -25,6 +25,11 @@ def locked(file: IO[Any] | int, *, exclusive: bool = True, wait: bool = False) -
     return True
 
 
+def locked_at(file: IO[Any], place: Path) -> bool:
+    """Lock an open file; return False if another process has locked it, or deleted it since it was opened."""
+    return locked(file) and is_at(file.fileno(), place)
+
+
 def is_at(descriptor: int, place: Path) -> bool:
     """Return whether an open file is the one at a path: a lock of a deleted file has no effect."""
     try:

@@ -16,7 +16,7 @@ from ffenc.errors import DestinationError
 from ffenc.frames.info_json import split_info
 from ffenc.frames.publish import published, sync_folder
 from ffenc.layout import INFO, OWN_INFO
-from ffenc.locks import is_at, locked
+from ffenc.locks import locked, locked_at
 from ffenc.spelling import argument
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Staging:
             self._lock = (self.folder / "lock").open("a", encoding="utf-8")
         except OSError as error:
             raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
-        # If the other run has deleted the file after it was opened here, this lock has no effect.
-        if not (locked(self._lock) and is_at(self._lock.fileno(), self.folder / "lock")):
+        if not locked_at(self._lock, self.folder / "lock"):
             self._lock.close()
             self._lock = None
             raise DestinationError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ffenc.errors import DestinationError
-from ffenc.locks import is_at, locked
+from ffenc.locks import locked_at
 from ffenc.spelling import argument
 
 
@@ -100,8 +100,7 @@ def claimed(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DestinationError(f"{place}: cannot be created: {error.strerror}") from None
     with file:
-        # If the other run has deleted the file after it was opened here, this lock has no effect.
-        if not (locked(file) and is_at(file.fileno(), place)):
+        if not locked_at(file, place):
             raise DestinationError(f"{path} is being written by another run of ffenc; wait for it")
         try:
             _settle(path)

@@ -27,7 +27,7 @@ from ffenc.errors import DestinationError, FfencError, SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import read_json
 from ffenc.frames.publish import sync_folder
-from ffenc.locks import is_at, locked
+from ffenc.locks import is_at, locked_at
 from ffenc.paths import plain_name, plain_tree
 from ffenc.recording.rows import Features
 
@@ -302,8 +302,7 @@ def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
     except OSError as error:
         raise DestinationError(f"{folder}: cannot be created: {error.strerror}") from None
     with file:
-        # If the other run has deleted the file after it was opened here, this lock has no effect.
-        if not (locked(file) and is_at(file.fileno(), folder / "lock")):
+        if not locked_at(file, folder / "lock"):
             raise DestinationError(f"{root} is being recorded by another run of ffenc; wait until it ends")
 
         def check() -> None:

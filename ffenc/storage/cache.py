@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ffenc.errors import ConfigError, SourceError
-from ffenc.locks import is_at, locked
+from ffenc.locks import locked, locked_at
 from ffenc.spelling import argument
 from ffenc.storage.folder import real_cache_folder
 
@@ -118,9 +118,8 @@ def _sweep(folder: Path, needed: int, own: Path) -> int:
             return freed
         if one == own:
             continue
-        # Another process may delete the same copy, or create it again, until the lock is held.
         with contextlib.suppress(FileNotFoundError), (one / "lock").open("a", encoding="utf-8") as lock:
-            if locked(lock) and is_at(lock.fileno(), one / "lock"):
+            if locked_at(lock, one / "lock"):
                 size = _bytes_in(one)
                 _delete(one)
                 freed += size
