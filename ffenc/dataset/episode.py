@@ -29,7 +29,7 @@ from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
 from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, EpisodeVideo, FinishedVideo, Known
-from ffenc.dataset.places import DATA, EPISODES, FilePlace, VideoPlace, numbered_file, videos_of
+from ffenc.dataset.places import DATA, FilePlace, VideoPlace, numbered_file, videos_of
 from ffenc.dataset.staging import write_info
 from ffenc.dataset.verify.metadata import brief, check_episode
 from ffenc.dataset.writer import DatasetWriter, NumberedRows, State, described_rows
@@ -38,7 +38,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import histogram_statistics
-from ffenc.layout import CHECKSUMS, NUMBERING, STATS, TASKS, file_limit
+from ffenc.layout import CHECKSUMS, EPISODES, NUMBERING, STATS, TASKS, file_limit
 
 _STAGED = "new"
 

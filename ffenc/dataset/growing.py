@@ -22,7 +22,7 @@ from ffenc.dataset.episode_columns import all_features, check_features
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.model import Episode
-from ffenc.dataset.places import DATA, EPISODES, NumberedFile, videos_of
+from ffenc.dataset.places import DATA, NumberedFile, list_files, videos_of
 from ffenc.dataset.source import check_key
 from ffenc.dataset.writer import State
 from ffenc.errors import ConfigError, DestinationError, SourceError
@@ -30,6 +30,7 @@ from ffenc.frames.info_json import read_info, read_json
 from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
+    EPISODES,
     FILE_LIMITS,
     INFO,
     OWN_INFO,
@@ -321,7 +322,7 @@ def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
     last = dict.fromkeys(kinds, (0, -1))
     data, path = (0, 0), root
     episodes = frames = 0
-    for path in sorted((root / EPISODES).glob("*/*.parquet")):
+    for path in list_files(root):
         try:
             table = read_table(path, ["episode_index", "length", *columns])
             missing = {"episode_index", "length", *columns} - set(table.column_names)

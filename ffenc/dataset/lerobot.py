@@ -31,12 +31,15 @@ from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.layout import (
     CAMERA_TYPES,
     CHECKSUMS,
+    EPISODE_STATS_V2,
+    EPISODES_V2,
     INFO,
     NOTES_PATH,
     NUMBERING,
     OWN_INFO,
     STATS,
     TASKS,
+    TASKS_V2,
     TIME_TOLERANCE,
     frame_axes,
     says_depth,
@@ -45,10 +48,10 @@ from ffenc.paths import check_template, template_fields, template_pattern
 
 _NOTES = template_pattern(NOTES_PATH)
 # Files of either layout, which a conversion in place may have left: they are not extra files.
-_WRITTEN_ANEW = frozenset(
+_WRITTEN = frozenset(
     {
         *(INFO, OWN_INFO, STATS, TASKS, CHECKSUMS),
-        *("meta/episodes.jsonl", "meta/episodes_stats.jsonl", "meta/tasks.jsonl"),
+        *(EPISODES_V2, EPISODE_STATS_V2, TASKS_V2),
     }
 )
 
@@ -431,7 +434,7 @@ class LeRobotDataset(ABC):
         for path in sorted(self.root.rglob("*")):
             place = path.relative_to(self.root)
             hidden = any(part.startswith(".") for part in place.parts)
-            if hidden or not path.is_file() or place.as_posix() in _WRITTEN_ANEW:
+            if hidden or not path.is_file() or place.as_posix() in _WRITTEN:
                 continue
             if place.parts[0] in ("data", "images", "videos") or place.parts[:2] == ("meta", "episodes"):
                 continue

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ffenc.dataset.columns import kept_rows, read_table
 from ffenc.dataset.lerobot import LeRobotDataset, Listed
 from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
+from ffenc.dataset.places import list_files
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import SourceError
@@ -21,6 +22,7 @@ from ffenc.frames.info_json import read_json
 from ffenc.layout import (
     DATA_COLUMNS,
     DATA_PATH,
+    EPISODES,
     STATISTICS,
     STATS,
     TASKS,
@@ -35,13 +37,13 @@ class LeRobotV3(LeRobotDataset):
     """A LeRobot v3.0 dataset; see :class:`LeRobotDataset`."""
 
     layout = "v3"
-    episode_list = "meta/episodes"
+    episode_list = EPISODES
     data_path = DATA_PATH
     video_path = VIDEO_PATH
 
     @cached_property
     def _episode_files(self) -> list[Path]:
-        return sorted((self.root / "meta/episodes").glob("*/*.parquet"))
+        return list_files(self.root)
 
     def _complete(self, *, partial: bool) -> None:
         self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffenc.layout import DATA_PATH, EPISODES_PATH, VIDEO_PATH, files_in_chunk
+from ffenc.layout import DATA_PATH, EPISODES, EPISODES_PATH, VIDEO_PATH, files_in_chunk
 
-DATA, EPISODES = "data", "meta/episodes"  # kinds of files, named by folder; for videos see videos_of
+DATA = "data"  # with EPISODES, the kinds of numbered files, named by folder; for videos see videos_of
 _TEMPLATES = {DATA: DATA_PATH, EPISODES: EPISODES_PATH}
 NumberedFile = tuple[int, int]  # chunk, and number in the chunk
+
+
+def list_files(root: Path) -> list[Path]:
+    """Return the files of the episode list of a v3.0 dataset, in order."""
+    return sorted((root / EPISODES).glob("*/*.parquet"))
 
 
 class FilePlace(NamedTuple):

@@ -20,7 +20,7 @@ from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
 from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, Known
-from ffenc.dataset.places import DATA, EPISODES, FilePlace, VideoPlace, videos_of
+from ffenc.dataset.places import DATA, FilePlace, VideoPlace, videos_of
 from ffenc.dataset.repaired_videos import SoundVideos
 from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
@@ -33,6 +33,7 @@ from ffenc.frames.info_json import read_json
 from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
+    EPISODES,
     INFO,
     NOTES_PATH,
     NUMBERING,

@@ -28,6 +28,7 @@ from ffenc.layout import (
     DEPTH_FIELDS,
     INFO,
     TASKS,
+    TASKS_V2,
     VIDEO_PATH,
     VIDEO_PATH_V2,
     frame_size,
@@ -298,5 +299,5 @@ def _tasks(root: Path, old: bool) -> list[str]:
     if old:
         from ffenc.dataset.lerobot_v21 import read_lines  # noqa: PLC0415 - slow to load
 
-        return [str(line.content.get("task")) for line in read_lines(root / "meta/tasks.jsonl")]
+        return [str(line.content.get("task")) for line in read_lines(root / TASKS_V2)]
     return task_texts(root / TASKS)

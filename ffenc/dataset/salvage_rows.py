@@ -17,6 +17,7 @@ from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.columns import task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
+from ffenc.dataset.places import list_files
 from ffenc.dataset.salvage_files import (
     UNREADABLE,
     Action,
@@ -170,7 +171,7 @@ class SalvagedRows:
     def _read_listing(self) -> pa.Table | None:
         """Return the rows of the episode list, from all files that can be read."""
         tables = []
-        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
+        for path in list_files(self.root):
             try:
                 table = pq.ParquetFile(path).read()
                 whole_numbers_of(table, "episode_index")

@@ -19,7 +19,7 @@ from ffenc.dataset.columns import feature_type, is_numeric, row_schema
 from ffenc.dataset.division import Division, RowDivision
 from ffenc.dataset.listing import Listing, WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, FinishedVideo
-from ffenc.dataset.places import DATA, EPISODES, FilePlace, VideoPlace
+from ffenc.dataset.places import DATA, FilePlace, VideoPlace
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.staging import write_info
@@ -35,6 +35,7 @@ from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
     DEFAULT_FEATURES,
+    EPISODES,
     QUANTILES,
     VIDEO_PATH,
     file_limit,

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.model import EpisodeVideo
+from ffenc.dataset.places import list_files
 from ffenc.dataset.source import check_key
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.index import index_reader
@@ -103,7 +104,7 @@ def videos_of(
         return root / template.format(video_key=key, chunk_index=chunk, file_index=file)
 
     videos = []
-    for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
+    for path in list_files(root):
         try:
             with pq.ParquetFile(path) as parquet:
                 missing = sorted(set(columns) - set(parquet.schema_arrow.names), key=columns.index)

@@ -17,11 +17,11 @@ from ffenc.dataset.columns import misread_tasks, task_table, task_texts
 from ffenc.dataset.division import Division, RowDivision
 from ffenc.dataset.listing import listings
 from ffenc.dataset.model import Episode, EpisodeRef, Known, with_known
-from ffenc.dataset.places import DATA, EPISODES, FilePlace, Files, VideoPlace, videos_of
+from ffenc.dataset.places import DATA, FilePlace, Files, VideoPlace, videos_of
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.dataset.writer import DatasetWriter, State, described_rows
 from ffenc.errors import SourceError
-from ffenc.layout import STATISTICS, TASKS
+from ffenc.layout import EPISODES, STATISTICS, TASKS
 
 FPS = Fraction(10)
 TOP = "observation.images.top"

@@ -22,13 +22,21 @@ from ffenc.dataset.source import check_key
 from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import ConfigError, FfencError, SourceError
 from ffenc.frames.info_json import feature_block, read_info
-from ffenc.layout import CAMERA_TYPES, DATA_PATH, EPISODES_V2, INFO, OWN_INFO, TEXT_TYPES, VIDEO_PATH
+from ffenc.layout import (
+    CAMERA_TYPES,
+    DATA_PATH,
+    EPISODES,
+    EPISODES_V2,
+    INFO,
+    OWN_INFO,
+    TEXT_TYPES,
+    VIDEO_PATH,
+)
 from ffenc.paths import check_template, template_fields
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-EPISODES = "meta/episodes"
 
 _FIXED_LIST = pa.list_(pa.null(), 1).id
 _LISTS = frozenset((pa.list_(pa.null()).id, pa.large_list(pa.null()).id, _FIXED_LIST))

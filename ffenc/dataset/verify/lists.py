@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import misread_tasks, read_table
 from ffenc.dataset.lerobot_v21 import read_lines
+from ffenc.dataset.places import list_files
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
-    EPISODES,
     Floats,
     Integers,
     Layout,
@@ -29,7 +29,17 @@ from ffenc.dataset.verify.layout import (
 )
 from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
-from ffenc.layout import DATA_COLUMNS, INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2, place_columns
+from ffenc.layout import (
+    DATA_COLUMNS,
+    EPISODES,
+    INFO,
+    LIST_COLUMNS,
+    QUANTILES,
+    STATISTICS,
+    TASKS,
+    TASKS_V2,
+    place_columns,
+)
 
 # Columns of the episode list that ffenc computes from others, without the source's.
 _DERIVED = ("dataset_from_index", "dataset_to_index", "tasks")
@@ -73,7 +83,7 @@ def _check_splits(layout: Layout, episodes: int, faults: Faults) -> None:
 
 
 def _listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listing:
-    files = sorted((layout.root / EPISODES).glob("*/*.parquet"))
+    files = list_files(layout.root)
     if not files:
         faults.add("episodes", "there is no chunk-*/file-*.parquet", file=EPISODES)
     known = set(tasks.values())
@@ -117,8 +127,7 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         feature: [f"stats/{feature}/{n}" for n in (*STATISTICS, *QUANTILES)]
         for feature in [*layout.numeric, *layout.images, *layout.videos]
     }
-    own = ["meta/episodes/chunk_index", "meta/episodes/file_index"]
-    asked = [*wanted, *own, *(n for names in (*video.values(), *stats.values()) for n in names)]
+    asked = [*wanted, *LIST_COLUMNS, *(n for names in (*video.values(), *stats.values()) for n in names)]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = set(file.schema_arrow.names)
@@ -135,14 +144,14 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         if missing:
             many = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
             faults.add(kind, f"has no column {', '.join(missing[:4])}{many}", file=place)
-    numeric = [name for name in (*needed, *own) if name != "tasks" and name in names]
+    numeric = [name for name in (*needed, *LIST_COLUMNS) if name != "tasks" and name in names]
     columns = _number_columns(table, numeric, place, faults)
     if "episode_index" not in columns or "length" not in columns or not table.num_rows:
         if not table.num_rows:
             faults.add("episodes", "has no rows", file=place)
         return None
     index, length = columns["episode_index"], np.maximum(columns["length"], 0)
-    if {"meta/episodes/chunk_index", "meta/episodes/file_index"} <= set(columns):
+    if set(LIST_COLUMNS) <= set(columns):
         _check_own_place(place, columns, faults)
     part = Listing(
         index=index,
@@ -197,13 +206,13 @@ def _check_own_place(place: str, columns: Mapping[str, Integers], faults: Faults
     match = re.search(r"(\d+)/\D*(\d+)\.parquet$", place)
     if match is None:
         return
-    for name, number in (("chunk_index", int(match[1])), ("file_index", int(match[2]))):
-        wrong = np.flatnonzero(columns[f"meta/episodes/{name}"] != number)
+    for name, number in zip(LIST_COLUMNS, (int(match[1]), int(match[2])), strict=True):
+        wrong = np.flatnonzero(columns[name] != number)
         if wrong.size:
             row = int(wrong[0])
             faults.add(
                 "episode-columns",
-                f"meta/episodes/{name} is not {number}, the number of the file it is in",
+                f"{name} is not {number}, the number of the file it is in",
                 file=place,
                 episode=int(columns["episode_index"][row]),
             )

@@ -10,8 +10,9 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from ffenc.dataset.places import list_files
 from ffenc.dataset.verify.faults import KINDS, Fault, Faults
-from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
+from ffenc.dataset.verify.layout import Layout, Listing, read_layout
 from ffenc.dataset.verify.lists import read_listing, read_part
 from ffenc.dataset.verify.tables import RowChecks
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_video, video_files
@@ -19,7 +20,7 @@ from ffenc.errors import FfencWarning, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.jobs.pool import run_units, share_cores
-from ffenc.layout import CAMERA_TYPES, STATS
+from ffenc.layout import CAMERA_TYPES, EPISODES, STATS
 
 _SHOWN = 8  # number of faults in an error
 
@@ -209,7 +210,7 @@ def check_episode(new: Path, tasks: Sequence[str], known: Mapping[str, StreamInf
     """
     layout = read_layout(new, Faults())
     faults = Faults()
-    for path in sorted((new / EPISODES).glob("*/*.parquet")) if layout else []:
+    for path in list_files(new) if layout else []:
         assert layout is not None
         listing = read_part(layout, path, set(tasks), faults)
         if listing is None:
