@@ -384,8 +384,13 @@ class RepairedDataset:
                 if number == one.number
             }
             if own:
-                with contextlib.suppress(SourceError):
+                content: dict[str, Any] = {}
+                try:
                     content = read_json(notes) if notes.is_file() else {}
+                except SourceError as error:
+                    what = f"{error.what}; only the repeated rows are noted in the result"
+                    where = NOTES_PATH.format(episode_index=one.number)
+                    self._left.say(Action(what, one.number, file=where))
                 writer.write_notes(place, {**content, "repeated_rows": own})
         for path in self._left.root.iterdir():
             if path.is_file() and not path.name.startswith("."):

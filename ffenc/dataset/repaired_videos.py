@@ -22,9 +22,7 @@ from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
 from ffenc.dataset.salvage_rows import Found, Place
 from ffenc.dataset.staging import write_json
-from ffenc.errors import (
-    FfencError,
-)
+from ffenc.errors import FfencError
 from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -36,9 +34,7 @@ from ffenc.frames.publish import published
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import transcode
-from ffenc.layout import (
-    TIME_TOLERANCE,
-)
+from ffenc.layout import TIME_TOLERANCE
 
 
 class Repeated(Struct, frozen=True):

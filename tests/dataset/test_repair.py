@@ -224,11 +224,22 @@ def test_what_is_lost_is_dropped_or_cut(
         check(tmp_path / "b", undamaged, trimmed, [DEPTH])
 
 
+def noted(text: str) -> Damage:
+    """Notes of episode 1."""
+
+    def write(root: Path) -> None:
+        path = root / "meta/recording/episode_000001.json"
+        path.parent.mkdir()
+        path.write_text(text)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("damage", "camera", "episode", "rows", "said"),
     [
-        (flip(ANGLE, 30), ANGLE, 1, range(6, 8), "rows 6 to 7"),
-        (all_of(flip(DEPTH, 33), flip(DEPTH, 36)), DEPTH, 1, None, "row"),
+        (all_of(flip(ANGLE, 30), noted('{"dropped_rows": 3}')), ANGLE, 1, range(6, 8), "rows 6 to 7"),
+        (all_of(flip(DEPTH, 33), flip(DEPTH, 36), noted("{")), DEPTH, 1, None, "row"),
         (
             lambda root: ffmpeg(root, ANGLE, "-c", "copy", "-frames:v", "60"),
             *(ANGLE, 2, range(19, 31), "rows 19 to 30"),
@@ -253,7 +264,10 @@ def test_damaged_frames_can_show_the_frame_before(
     why = done.episodes[episode].why
     assert f"{camera}: the previous frame is repeated in {said}" in why
     notes = json.loads((tmp_path / f"out/meta/recording/episode_{episode:06d}.json").read_text())
-    listed = notes["repeated_rows"][camera]
+    listed = notes.pop("repeated_rows")[camera]
+    assert notes == ({"dropped_rows": 3} if camera == ANGLE and episode == 1 else {})
+    lost = [action for action in done.actions if "only the repeated rows are noted" in str(action)]
+    assert [action.episode for action in lost] == ([1] if camera == DEPTH else [])
     repeated = [row for first, last in listed for row in range(first, last + 1)]
     if rows is not None:
         assert repeated == list(rows)
