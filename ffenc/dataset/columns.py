@@ -30,8 +30,8 @@ WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "wri
 _SLICES = 16
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None, *, checked: bool = False) -> pa.Table:
-    """Read a parquet file, or some of its columns.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet file, or some of its columns, and compare the checksums of its pages.
 
     ``pyarrow.parquet.read_table`` is not used: it loads Arrow's dataset and compute modules, which takes
     longer than the small tables of a dataset, and adds columns for folders named ``a=b``.
@@ -39,12 +39,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, checked: boo
     Args:
         path: the file.
         columns: names of the columns; None: all. Missing ones are ignored.
-        checked: compare the checksums of pages.
 
     Raises:
-        pyarrow.ArrowException, OSError: it cannot be read.
+        pyarrow.ArrowException, OSError: it cannot be read, or is damaged.
     """
-    with pq.ParquetFile(path, page_checksum_verification=checked) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 

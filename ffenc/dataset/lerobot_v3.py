@@ -110,7 +110,7 @@ class LeRobotV3(LeRobotDataset):
 def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield rows of columns that should be integers."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = frozenset(file.schema_arrow.names)
             missing = [name for name in columns if name not in names]
             if missing:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
-from ffenc.dataset.columns import task_texts
+from ffenc.dataset.columns import read_table, task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
 from ffenc.dataset.places import list_files
@@ -173,7 +172,7 @@ class SalvagedRows:
         tables = []
         for path in list_files(self.root):
             try:
-                table = pq.ParquetFile(path).read()
+                table = read_table(path)
                 whole_numbers_of(table, "episode_index")
                 tables.append(table)
             except UNREADABLE as error:

@@ -106,7 +106,7 @@ def videos_of(
     videos = []
     for path in list_files(root):
         try:
-            with pq.ParquetFile(path) as parquet:
+            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
                 missing = sorted(set(columns) - set(parquet.schema_arrow.names), key=columns.index)
                 if missing:
                     raise SourceError(f"{path}: has no column {', '.join(missing)}")

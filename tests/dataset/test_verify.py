@@ -28,9 +28,12 @@ from ffenc.dataset.columns import task_table
 from ffenc.dataset.executors.local import LocalExecutor
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.report import report_dataset
+from ffenc.dataset.salvage_rows import SalvagedRows
+from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.metadata import check_source
 from ffenc.dataset.verify.records import DecodeRecords, Shown
+from ffenc.dataset.videos import episode_videos
 from ffenc.ffmpeg.cache import remember
 from ffenc.layout import QUANTILES
 from tests.conftest import (
@@ -1191,6 +1194,32 @@ def test_a_time_that_a_float32_cannot_say_is_a_note(tmp_path):
     found = verify_dataset(root)
     assert [note.kind for note in notes_of(found)] == ["timestamps-rounded"]
     assert found.sound
+
+
+def test_damage_in_lists_is_noticed_by_the_checksums_of_their_pages(tmp_path, one_episode):
+    def damage(place, column):
+        """Change the last value in a column's dictionary."""
+        root = shutil.copytree(one_episode, tmp_path / column.replace("/", "-"))
+        pq.write_table(pq.read_table(root / place), root / place, write_page_checksum=True)
+        group = pq.read_metadata(root / place).row_group(0)
+        chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+        data = bytearray((root / place).read_bytes())
+        data[chunk.data_page_offset - 1] ^= 0x40
+        (root / place).write_bytes(data)
+        return root
+
+    root = damage("meta/tasks.parquet", "task")
+    assert any("CRC" in fault.what for fault in verify_dataset(root).faults if fault.kind == "tasks")
+    root = damage(LIST, f"videos/{ANGLE}/from_timestamp")
+    with pytest.raises(SourceError, match="CRC"):
+        episode_videos(root)
+    root = damage(LIST, "dataset_to_index")
+    assert any("CRC" in fault.what for fault in verify_dataset(root).faults if fault.kind == "episodes")
+    root = damage(LIST, "length")
+    with pytest.raises(SourceError, match="CRC"):
+        open_dataset(root)
+    left = SalvagedRows(root, without=(), task=None, scratch=tmp_path)
+    assert "its episodes are derived from their rows" in " ".join(map(str, left.actions))
 
 
 def test_known_images_are_not_decoded_again_wherever_the_work_is_done(two_image_cameras):
