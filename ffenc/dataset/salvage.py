@@ -140,6 +140,8 @@ class Salvage(SalvagedRows):
                 self._note(
                     f"cannot be opened ({short_reason(answer)})", camera=key, file=self._relative(path)
                 )
+            elif not answer.frames:
+                self._note("has no frames", camera=key, file=self._relative(path))
             else:
                 self.streams[path] = answer
         return self._of_camera(key, {path: self.streams[path] for path in files if path in self.streams})

@@ -39,6 +39,7 @@ from tests.conftest import (
     LENGTHS,
     TOP,
     everything_in,
+    newest_program,
     newest_programs,
     psnr,
     starts,
@@ -385,12 +386,19 @@ def test_a_dry_run_leaves_no_folder(video: Path, tmp_path: Path) -> None:
 def test_a_lost_camera_is_left_out_if_that_is_said(
     video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
 ) -> None:
-    file_of(video, ANGLE).write_bytes(b"no video")
-    with pytest.raises(
-        SourceError, match=r"no episode is complete .*leave the camera out with without_cameras='angle'"
-    ):
-        repair_dataset(video, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    path = file_of(video, ANGLE)
+    empty = path.with_name("empty.mp4")
+    words = ["-v", "error", "-ss", "1000", "-i", path, "-c", "copy", empty]
+    subprocess.run([newest_program("ffmpeg"), *words], check=True)
+    without_frames = empty.read_bytes()
+    empty.unlink()
+    for data in (without_frames, b"no video"):
+        path.write_bytes(data)
+        with pytest.raises(
+            SourceError, match=r"no episode is complete .*leave the camera out with without_cameras='angle'"
+        ):
+            repair_dataset(video, tmp_path / "out")
+        assert [path.name for path in tmp_path.iterdir()] == ["source"]
     repair_dataset(video, tmp_path / "out", without_cameras=["angle"])
     check(tmp_path / "out", undamaged, ALL, [DEPTH])
     assert ANGLE not in json.loads((tmp_path / "out/meta/info.json").read_text())["features"]
