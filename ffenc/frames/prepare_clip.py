@@ -72,6 +72,7 @@ def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Too
         The programs that can decode it, and the raw frames: rgb24, or the depth's own format.
 
     Raises:
+        SourceError: a frame is damaged.
         ToolchainError: no program here can decode them.
     """
     able: list[Toolchain] = []
@@ -83,15 +84,15 @@ def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Too
         except FfmpegError as error:
             if error.unable:
                 raise
+            # Damage is an error: another program may conceal what this one finds.
+            with contextlib.suppress(ToolchainError):  # it lacks the decoder
+                read_through(clip.part(0, min(DAMAGE_SHOWS, clip.frames)), toolchain)
             faults.append(f"  {toolchain}: {error.cause}")
             continue
         able.append(toolchain)
         size = clip.info.width * clip.info.height * (2 if clip.depth else 3)
         frames = frames or [shown[at : at + size] for at in range(0, len(shown), size)]
     if not able:
-        for toolchain in candidates:
-            with contextlib.suppress(ToolchainError):  # it lacks the decoder
-                read_through(clip.part(0, min(DAMAGE_SHOWS, clip.frames)), toolchain)
         reasons = "\n".join(faults)
         raise ToolchainError(
             f"{clip.path}: frame {clip.first} is damaged, or {clip.info.codec} cannot be decoded here:\n"

@@ -122,8 +122,12 @@ class Stream:
                     errors.append((toolchain, error))
                     if NO_DECODER.search("\n".join(error.stderr)):
                         attempts = [a for a in attempts if a[0] != toolchain]
-                    elif attempts and attempts[0][0] == toolchain:
-                        log.info("%s: cannot be seeked to frame %d, read from its start", self.path, run[0])
+                    else:  # it has the decoder; another program may conceal damage that this one finds
+                        attempts = [a for a in attempts if a[0] == toolchain]
+                        if attempts:
+                            log.info(
+                                "%s: cannot be seeked to frame %d, read from its start", self.path, run[0]
+                            )
             else:
                 yield from self._before_damage(run, done, room, errors)
 

@@ -469,6 +469,15 @@ def test_a_damaged_frame_is_named_and_nothing_is_left(
     assert everything_in(tmp_path) == ["damaged.mp4"]
 
 
+def test_damage_that_the_first_program_finds_is_not_concealed_by_the_next(tmp_path: Path) -> None:
+    data = bytearray(TOP_FILE.read_bytes())
+    data[5000:5016] = b"\xff" * 16  # FFmpeg 5.1 decodes all frames without an error
+    (tmp_path / "bad.mp4").write_bytes(data)
+    with pytest.raises(SourceError, match="frame . of 72 cannot be decoded"):
+        encode(tmp_path / "bad.mp4", tmp_path / "out.mp4")
+    assert everything_in(tmp_path) == ["bad.mp4"]
+
+
 @pytest.mark.parametrize("where", ["in a frame", "between frames"])
 @newest_only
 def test_a_file_that_is_cut_short_is_never_a_shorter_video(

@@ -542,6 +542,17 @@ def test_threads_share_a_reader_and_another_may_close_it(made: dict[str, Path], 
             reader[0]
 
 
+def test_damage_that_the_first_program_finds_is_not_concealed_by_the_next(tmp_path: Path) -> None:
+    data = bytearray(TOP_FILE.read_bytes())
+    data[5000:5016] = b"\xff" * 16  # FFmpeg 5.1 decodes all frames without an error
+    (tmp_path / "bad.mp4").write_bytes(data)
+    with (
+        VideoReader(tmp_path / "bad.mp4") as reader,
+        pytest.raises(SourceError, match="frame . of 72 cannot be"),
+    ):
+        reader[:4]
+
+
 def test_pyav_asks_ffmpeg_where_a_file_is_damaged(made: dict[str, Path], tmp_path: Path) -> None:
     """What ffmpeg refuses is refused; what is sound is given."""
     path = tmp_path / "damaged.mp4"
