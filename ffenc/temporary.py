@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
+from ffenc.locks import locked
+
 _MOST_ENTRIES = 500  # of a folder that are searched for those of killed processes: under 1 ms
 _searched: set[tuple[Path, str]] = set()
 
@@ -81,20 +83,16 @@ def _remove_abandoned(place: Path, begin: str) -> None:
 
 def _locked(folder: Path) -> int | None:
     """Lock a folder; return its descriptor, or None if it is locked, or locks are not supported there."""
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows
-
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except (ImportError, OSError):
+    if os.name != "posix":
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:
+    descriptor = None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        if locked(descriptor):
+            return descriptor
+    if descriptor is not None:
         os.close(descriptor)
-        if isinstance(error, OSError):
-            return None
-        raise
-    return descriptor
+    return None
 
 
 def _machine() -> str:

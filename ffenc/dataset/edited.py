@@ -89,6 +89,8 @@ class EditedDataset:
         SourceError: the tasks cannot be read.
     """
 
+    temporary: Sequence[Path] = ()
+
     def __init__(self, source: Dataset, edits: Edits, episodes: Sequence[EpisodeRef]) -> None:
         self.source, self.edits = source, edits
         self.root, self.roots, self.fps = source.root, source.roots, source.fps

@@ -13,7 +13,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import Unit
 from ffenc.frames.header import ImageHeader
-from ffenc.frames.sources import FrameSource
+from ffenc.frames.sources import FrameSource, using
 from ffenc.frames.statistics import Stats
 
 
@@ -46,7 +46,7 @@ class ImageStatsTask(Struct, frozen=True):
 
     def using(self, programs: Toolchain) -> ImageStatsTask:
         """Return the task for a machine with the same programs at other paths."""
-        return replace(self, programs=programs)
+        return replace(self, frames=using(self.frames, programs), programs=programs)
 
     def run(self, around: Surroundings) -> tuple[Stats, str]:
         """Return the statistics, and the packed histogram.

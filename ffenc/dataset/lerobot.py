@@ -112,6 +112,8 @@ class LeRobotDataset(ABC):
     data_path: ClassVar[str]
     video_path: ClassVar[str]
 
+    temporary: Sequence[Path] = ()
+
     def __init__(
         self,
         root: Path,

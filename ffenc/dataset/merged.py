@@ -41,6 +41,8 @@ class MergedDataset:
         SourceError: they differ; the text names the differences and datasets.
     """
 
+    temporary: Sequence[Path] = ()
+
     def __init__(self, sources: Sequence[Dataset]) -> None:
         self.sources = list(sources)
         first = self.sources[0]

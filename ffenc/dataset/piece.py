@@ -35,7 +35,7 @@ from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.publish import published
-from ffenc.frames.sources import FrameSource, ReadAhead
+from ffenc.frames.sources import FrameSource, ReadAhead, using
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.frames.transcode import clip_statistics, damage_named, transcode
 
@@ -100,9 +100,10 @@ class PieceTask(Struct, frozen=True):
     def using(self, programs: Toolchain) -> PieceTask:
         """Return the task for a machine with the same programs at other paths."""
         encoding = replace(self.encoding, toolchain=programs) if self.encoding is not None else None
-        frames = self.frames
-        if isinstance(frames, EpisodeVideo):
-            frames = replace(frames, ffprobe=programs.ffprobe)
+        if isinstance(self.frames, EpisodeVideo):
+            frames: FrameSource | EpisodeVideo = replace(self.frames, ffprobe=programs.ffprobe)
+        else:
+            frames = using(self.frames, programs)
         return replace(self, frames=frames, toolchain=programs, encoding=encoding)
 
     def run(self, around: Surroundings) -> PieceRecord:

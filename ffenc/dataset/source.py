@@ -36,6 +36,7 @@ class DatasetSource(Protocol):
 
     Attributes:
         roots: folders that it is read from.
+        temporary: temporary folders with files that frames are read from.
         episodes: its episodes.
         renumbered: features with new values, whose statistics in the source are not those of the result.
     """
@@ -47,6 +48,9 @@ class DatasetSource(Protocol):
 
     @property
     def roots(self) -> Sequence[Path]: ...
+
+    @property
+    def temporary(self) -> Sequence[Path]: ...
 
     @property
     def renumbered(self) -> frozenset[str]: ...

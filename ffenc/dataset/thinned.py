@@ -34,6 +34,8 @@ class ThinnedDataset:
         pick: selects the rows and frames.
     """
 
+    temporary: Sequence[Path] = ()
+
     def __init__(self, source: LeRobotV3 | LeRobotV21, pick: Pick) -> None:
         self.source, self.pick = source, pick
         self.root, self.roots, self.fps = source.root, source.roots, pick.new

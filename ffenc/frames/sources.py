@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +24,8 @@ from ffenc.storage.mirror import version_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ffenc.ffmpeg.toolchain import Toolchain
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 # Images that are not supported, which must not be ignored silently.
@@ -68,6 +70,12 @@ class FrameSource(Protocol):
 
     def fingerprint(self) -> str:
         """Return a text that changes when the source's files change."""
+
+
+def using(frames: FrameSource, programs: Toolchain) -> FrameSource:
+    """Return a frame source for a machine with the same programs at other paths, if it uses them."""
+    own: Callable[[Toolchain], FrameSource] | None = getattr(frames, "using", None)
+    return frames if own is None else own(programs)
 
 
 class ReadAhead:

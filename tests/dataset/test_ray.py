@@ -28,11 +28,13 @@ from ffenc import (
     reencode_dataset,
     run_plan,
 )
+from ffenc.config.mapping import build_mapping
 from ffenc.dataset.executors.ray_nodes import hardware_options
 from tests.conftest import ANGLE, DATASET, FIXTURES, find_toolchain
 from tests.recording.recording import wait_for
 from tests.support.command_line import CommandLine
 from tests.support.read import contents
+from tests.support.recorded import _Messages, samples, video_packets, write_mcap
 from tests.support.s3 import S3, s3_server
 
 VIDEO = FIXTURES / "aloha_video_v30"
@@ -102,12 +104,13 @@ def slow_here(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     ids=["images and depth", "video"],
 )
 def test_the_bytes_are_those_of_one_machine(
-    cluster: Any, source: Path, options: dict[str, Any], tmp_path: Path
+    cluster: Any, source: Path, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reencode_dataset(source, tmp_path / "here", **options)
+    monkeypatch.chdir(source.parent)  # Ray's workers begin in another folder
     done: list[int] = []
     summary = reencode_dataset(
-        source,
+        source.name,
         tmp_path / "ray",
         executor=RayExecutor(),
         on_progress=lambda frames, _: done.append(frames),
@@ -178,6 +181,27 @@ def test_a_machine_without_the_program_gets_no_work(cluster: Any, tmp_path: Path
     with pytest.raises(ToolchainError, match=r"no machine of the cluster has FFmpeg 0\.0-none"):
         run_plan(plan, executor=RayExecutor())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_that_does_not_see_the_packets_of_a_bag_is_named_before_any_work(
+    cluster: Any, tmp_path: Path
+) -> None:
+    packets, make = video_packets(samples(8)[0].angle, "h264", 4), _Messages()
+    second = 1_000_000_000
+    messages = [
+        ("/cam", i * second // 10, make.video(i * second // 10, packet, "h264"))
+        for i, packet in enumerate(packets)
+    ]
+    mapping = build_mapping({"fps": 10, "cameras": {"cam": {"path": "/cam"}}})
+    bag = write_mcap(tmp_path / "a.mcap", messages)
+    plan = plan_reencode(bag, tmp_path / "out", mapping=mapping, task="x", overrides=H264)
+    [folder] = plan.source.temporary
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"cannot read {folder}, .* set TMPDIR to a folder there"):
+        run_plan(plan, executor=RayExecutor())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mcap", "elsewhere"]
+    elsewhere.rename(folder)
+    assert run_plan(plan, executor=RayExecutor()).frames == 8
 
 
 def test_tasks_of_every_kind_can_be_pickled(png_tree: Path, dataset_v21: Path, tmp_path: Path) -> None:

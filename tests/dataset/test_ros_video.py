@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffenc import FfencWarning, SourceError, contact_sheet, reencode_dataset, verify_dataset
+from ffenc import (
+    FfencWarning,
+    SourceError,
+    contact_sheet,
+    plan_reencode,
+    reencode_dataset,
+    verify_dataset,
+)
 from ffenc.config.mapping import build_mapping
+from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.sources.ros import RosSource
+from ffenc.ffmpeg.toolchain import toolchains
 from tests.conftest import newest_program, psnr
 from tests.support.read import frames_of
 from tests.support.recorded import _Messages, samples, video_packets, write_mcap
@@ -218,6 +227,25 @@ def test_a_job_with_packets_is_taken_up_where_it_ended(pictures: np.ndarray, tmp
     assert not out.exists()
     assert reencode_dataset(path, out, **options, **encode, resume=True).resumed == 1
     assert reencode_dataset(path, out, **options, **encode, resume=True).complete_before
+
+
+def test_decoded_packets_are_read_with_the_programs_of_the_machine_that_reads_them(
+    pictures: np.ndarray, tmp_path: Path
+) -> None:
+    packets, order = reordered(pictures, "h264")
+    path = written(tmp_path / "a.mcap", packets, [BEGIN + place * STEP for place in order])
+    real = toolchains(newest_program("ffmpeg"), newest_program("ffprobe"))[0]
+    links = [tmp_path / "ffmpeg", tmp_path / "ffprobe"]
+    for link, program in zip(links, (real.ffmpeg, real.ffprobe), strict=True):
+        link.symlink_to(program)
+    fast = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 20)]
+    options: dict[str, Any] = {"mapping": build_mapping(CAM), "task": "x", "overrides": fast}
+    plan = plan_reencode(path, tmp_path / "out", **options, ffmpeg=str(links[0]), ffprobe=str(links[1]))
+    task = plan.streams[0].task(plan, plan.episodes[0], tmp_path / "pieces")
+    for link in links:
+        link.unlink()  # as on a machine where they are at another path
+    task.folder.mkdir(parents=True)
+    assert pickle.loads(pickle.dumps(task)).using(real).run(Surroundings()).frames == COUNT
 
 
 def test_packets_without_start_codes_are_refused(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ffenc.dataset.piece import Surroundings
@@ -88,18 +89,19 @@ class Runner(Protocol):
 class Executor(Protocol):
     """A place where tasks run."""
 
-    def open(self, workers: int) -> AbstractContextManager[Runner]:
+    def open(self, workers: int, reads: Sequence[Path] = ()) -> AbstractContextManager[Runner]:
         """Yield the runner for the tasks of a job.
 
         Args:
             workers: number of encoders at once on this machine.
+            reads: files and folders that its tasks read, wherever they run.
         """
 
 
 class LocalExecutor:
     """Runs tasks in threads of this process, each with an encoder."""
 
-    def open(self, workers: int) -> AbstractContextManager[Runner]:
+    def open(self, workers: int, reads: Sequence[Path] = ()) -> AbstractContextManager[Runner]:
         """See :class:`Executor`."""
         return nullcontext(_Threads(workers))
 

@@ -7,8 +7,10 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, Generic, get_args
 
 import psutil
@@ -21,7 +23,7 @@ from ffenc.dataset.executors.ray_task import Answer, Around
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.spelling import argument, current
-from ffenc.storage.mirror import open_copies
+from ffenc.storage.mirror import mirror_of, open_copies
 
 _LOCAL = "ray"  # a new Ray instance on this machine
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,10 +72,12 @@ class RayExecutor:
         self._ray = _import_ray()
 
     @contextmanager
-    def open(self, workers: int) -> Iterator[Runner]:
+    def open(self, workers: int, reads: Sequence[Path] = ()) -> Iterator[Runner]:
         """See :class:`~ffenc.dataset.executors.local.Executor`; Ray is connected at the first task."""
+        local = [path.absolute() for path in reads if mirror_of(path) is None]
         with ExitStack() as closing:
-            yield _Session(self._ray, lambda: closing.enter_context(self._connected(workers)), self._same)
+            connect = partial(self._connected, workers)
+            yield _Session(self._ray, lambda: closing.enter_context(connect()), self._same, local)
 
     @contextmanager
     def _connected(self, workers: int) -> Iterator[None]:
@@ -124,10 +128,13 @@ class _Session:
         ray: the library.
         connect: connects to it.
         same: how machines with another FFmpeg are treated.
+        reads: files and folders that tasks read.
     """
 
-    def __init__(self, ray: Any, connect: Callable[[], object], same: SameProgram) -> None:
-        self._ray, self._connect, self._same = ray, connect, same
+    def __init__(
+        self, ray: Any, connect: Callable[[], object], same: SameProgram, reads: Sequence[Path]
+    ) -> None:
+        self._ray, self._connect, self._same, self._reads = ray, connect, same, reads
         self._around: Any = None
         self._places: Places | None = None
 
@@ -186,8 +193,8 @@ class _Session:
     def _ready(self) -> Places:
         if self._places is None:
             self._connect()
-            self._around = self._ray.put(Around(open_copies(), current()))
-            self._places = Places(self._ray, self._same)
+            self._around = self._ray.put(Around(open_copies(), current(), Path.cwd()))
+            self._places = Places(self._ray, self._same, self._reads)
         return self._places
 
     def _answer(self, reference: Any, own: _Try[AnyTask]) -> Answer | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from ffenc.dataset.executors.local import Task
-from ffenc.dataset.executors.ray_task import run_task, same_programs
-from ffenc.errors import ToolchainError
+from ffenc.dataset.executors.ray_task import look_around, run_task
+from ffenc.errors import ConfigError, ToolchainError
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.spelling import argument
 
@@ -49,8 +50,8 @@ class _Group(Struct, frozen=True):
 class Places:
     """Selects the machine of the next task: any, or, if not all have its programs, the least busy one."""
 
-    def __init__(self, ray: Any, same: SameProgram) -> None:
-        self._ray, self._same = ray, same
+    def __init__(self, ray: Any, same: SameProgram, reads: Sequence[Path] = ()) -> None:
+        self._ray, self._same, self._reads = ray, same, reads
         self._remote = ray.remote(run_task)
         self._groups: dict[str, _Group] = {}
         self._held: dict[Any, str] = {}
@@ -100,23 +101,24 @@ class Places:
 
         Raises:
             ToolchainError: no machine has it, or not all have it and all are required to.
+            ConfigError: one that has it cannot read a file or folder that tasks read.
         """
         ray = self._ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
         alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-        ask = ray.remote(same_programs)
+        ask = ray.remote(look_around)
         answers = [
             ask.options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(wanted)
+            ).remote(wanted, self._reads)
             for node in alive
         ]
         good, others = [], []
         for node, answer in zip(alive, answers, strict=True):
             name = node["NodeManagerHostname"]
             try:
-                programs, found = ray.get(answer)
+                programs, found, unread = ray.get(answer)
             except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
                 continue  # the machine was lost in the meantime
             except ray.exceptions.RayError as error:
@@ -126,6 +128,12 @@ class Places:
             if programs is None:
                 others.append(f"  {name}: {', '.join(found) or 'no FFmpeg'}")
                 continue
+            if unread is not None:
+                raise ConfigError(
+                    f"{name} cannot read {unread}, which the job reads on all machines of the cluster: put "
+                    "it on a shared file system, under the same path everywhere. For temporary files, set "
+                    "TMPDIR to a folder there"
+                )
             resources = node["Resources"]
             good.append(_Node(node["NodeID"], int(resources["CPU"]), frozenset(resources)))
         listed = "\n".join(others)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -24,10 +27,12 @@ class Around(Struct, frozen=True):
     Attributes:
         copies: open remote datasets; each machine fetches the parts that it reads.
         spelling: how messages name arguments.
+        folder: folder that relative paths begin in. Ray's workers begin in the one that Ray was started in.
     """
 
     copies: Sequence[MirrorOf]
     spelling: Spelling
+    folder: Path
 
 
 class Answer(Struct, frozen=True):
@@ -58,6 +63,11 @@ def same_programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
     return same, list(dict.fromkeys(one.version for one in found))
 
 
+def look_around(wanted: Toolchain, reads: Sequence[Path]) -> tuple[Toolchain | None, list[str], Path | None]:
+    """Return the results of :func:`same_programs`, and the first path that this machine cannot read."""
+    return *same_programs(wanted), next((path for path in reads if not os.access(path, os.R_OK)), None)
+
+
 def run_task(task: Task, around: Around) -> Answer:
     """Run a task on this machine; errors are returned, so that Ray does not retry."""
     with spelled(around.spelling), warnings.catch_warnings(record=True) as caught:
@@ -69,6 +79,8 @@ def run_task(task: Task, around: Around) -> Answer:
 
 def _done(task: Task, around: Around) -> Answer:
     try:
+        with suppress(OSError):  # not on this machine, so no path of the job is relative to it
+            os.chdir(around.folder)
         attach(around.copies)
         programs, found = same_programs(task.programs)
         if programs is None:
@@ -80,5 +92,6 @@ def _done(task: Task, around: Around) -> Answer:
     except FfencError as error:
         return Answer(error=error)
     except OSError as error:
-        where = f"{error.strerror or error} (on {socket.gethostname()})"
+        file = f": {error.filename}" if error.filename else ""
+        where = f"{error.strerror or error}{file} (on {socket.gethostname()})"
         return Answer(error=OSError(error.errno, where))

@@ -39,6 +39,12 @@ class PlainSource(ABC):
     """
 
     renumbered: frozenset[str] = frozenset()
+
+    @property
+    def temporary(self) -> Sequence[Path]:
+        """See :class:`~ffenc.dataset.source.DatasetSource`."""
+        return ()
+
     reading: Mapping[str, Any] = {}  # parameters for reading that the files do not contain, as plain values
 
     def __init__(

@@ -256,6 +256,10 @@ class RosSource(PlainSource):
 
     # ---- the source's interface ---------------------------------------------------------------------------
 
+    @property
+    def temporary(self) -> Sequence[Path]:
+        return [packets.path.parent for packets in self._packets.values()]
+
     def _as_video(self, key: str) -> StreamInfo | None:
         """Return the fields of a camera's video if all episodes use consecutive packets; otherwise None."""
         path, found = self._keys[key].path, None

@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from copy import copy
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby, repeat
@@ -25,7 +26,7 @@ from ffenc.errors import FfencWarning, FfmpegError, SourceError
 from ffenc.ffmpeg.decoded import decoded_frames
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import run_fed
-from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
@@ -346,6 +347,12 @@ class DecodedFrames:
             for (number, times), frame in zip(runs, reader.each(places), strict=True):
                 name = f"{where}, message {number}"
                 yield from repeat(EncodedFrame(name, frame.tobytes(), raw=packets.header), times)
+
+    def using(self, programs: Toolchain) -> DecodedFrames:
+        """Return the frames for a machine with the same programs at other paths."""
+        packets = copy(self._packets)
+        packets.programs = programs
+        return DecodedFrames(packets, self._picks)
 
     def fingerprint(self) -> str:
         return f"{self._packets.origin} {self._picks.tolist()}"

@@ -365,7 +365,7 @@ class _Frames(Struct, frozen=True):
             if video.camera in common
         ]
         found: dict[str, list[tuple[int, Comparison]]] = {}
-        for key, own in self._results(tasks):
+        for key, own in self._results(tasks, against):
             found.setdefault(key, []).extend(own)
         return {key: together(sorted(own, key=lambda pair: pair[0])) for key, own in found.items()}
 
@@ -373,12 +373,12 @@ class _Frames(Struct, frozen=True):
         """Return the programs; empty if none is needed, because all frames are images in this process."""
         return tuple(self.programs.candidates()) if self.seen or self.executor is not None else ()
 
-    def _results(self, tasks: Sequence[FileTask]) -> Iterator[tuple[str, Any]]:
-        """Run the tasks; yield the camera of each with its result."""
+    def _results(self, tasks: Sequence[FileTask], *others: Path) -> Iterator[tuple[str, Any]]:
+        """Run tasks, which read the dataset and others; yield the camera of each with its result."""
         count = FrameCount(sum(task.counted for task in tasks), self.on_frames)
         cancellation = Cancellation()
         workers, _ = share_cores(len(tasks), None, None)
-        with (self.executor or LocalExecutor()).open(workers) as runner:
+        with (self.executor or LocalExecutor()).open(workers, [self.layout.root, *others]) as runner:
             for task, (found, faults) in runner.run(tasks, progress=count, cancellation=cancellation):
                 self.faults.take(faults)
                 yield task.key, found
