@@ -259,7 +259,7 @@ class DatasetWriter:
         if isinstance(known, Path) and not self._more_tasks and misread_tasks(read_table(known)) is None:
             shutil.copyfile(known, path)
         else:
-            pq.write_table(self.task_rows(), path)
+            pq.write_table(self.task_rows(), path, **WRITTEN)
 
     def add_total(self, key: str, stats: Mapping[str, Any]) -> None:
         """Add the statistics of an episode to those of all episodes.

@@ -151,6 +151,15 @@ def test_a_tasks_table_keeps_what_else_it_holds_and_gets_the_new_text(tmp_path: 
         DatasetWriter(tmp_path / "new", FPS, State({}), tasks=path).task("stop")
 
 
+def test_damage_in_the_text_of_a_task_is_noticed(tmp_path: Path) -> None:
+    DatasetWriter(tmp_path, FPS, State({}), tasks=["wave", "stop"]).write_tasks()
+    path = tmp_path / TASKS
+    assert task_texts(path) == ["wave", "stop"]
+    path.write_bytes(path.read_bytes().replace(b"wave", b"wavy", 1))
+    with pytest.raises(SourceError, match="CRC"):
+        task_texts(path)
+
+
 def test_totals_go_on_from_those_of_the_dataset_in_its_shape(tmp_path: Path) -> None:
     known = {name: [value] for name, value in STATS.items() if name != "count"} | {"count": [8]}
     writer = DatasetWriter(tmp_path, FPS, State({}, stats={"grip": known}))
