@@ -188,11 +188,9 @@ def command(
 
 def _show_results(found: Tuning, written: Path | None, page: Path | None, *, as_json: bool) -> None:
     """Print the results, and write the requested preset and page; after a signal, only print them."""
-    from ffenc.frames.publish import published  # noqa: PLC0415 - keeps --help quick
-    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415
-    from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
+    # Modules that load slowly are left out: after a signal, two seconds remain for the results.
+    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415 - keeps --help quick
     from ffenc.tune.fields import tuning_fields  # noqa: PLC0415
-    from ffenc.tune.preset import preset_text  # noqa: PLC0415
 
     if found.gauge.main.name != "vmaf":
         output.warning(NO_VMAF)
@@ -206,10 +204,15 @@ def _show_results(found: Tuning, written: Path | None, page: Path | None, *, as_
         raise KeyboardInterrupt
     say = output.note if as_json else output.summary
     if written is not None:
+        from ffenc.frames.publish import published  # noqa: PLC0415
+        from ffenc.tune.preset import preset_text  # noqa: PLC0415
+
         with published(written) as temporary:
             temporary.write_text(preset_text(found, written.parent), encoding="utf-8")
         say(f"{written}: the recommended settings; use them with --preset {written}")
     if page is not None:
+        from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
+
         with steps() as on_page:
             write_tune_page(page, found, fields, on_step=on_page)
         say(f"{page}: open it in a browser")
