@@ -14,12 +14,11 @@ from ffenc import (
     FfencWarning,
     SourceError,
     contact_sheet,
-    plan_reencode,
     reencode_dataset,
     verify_dataset,
 )
 from ffenc.config.mapping import build_mapping
-from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.piece import PieceTask
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.sources.ros import RosSource
@@ -238,14 +237,17 @@ def test_decoded_packets_are_read_with_the_programs_of_the_machine_that_reads_th
     links = [tmp_path / "ffmpeg", tmp_path / "ffprobe"]
     for link, program in zip(links, (real.ffmpeg, real.ffprobe), strict=True):
         link.symlink_to(program)
-    fast = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 20)]
-    options: dict[str, Any] = {"mapping": build_mapping(CAM), "task": "x", "overrides": fast}
-    plan = plan_reencode(path, tmp_path / "out", **options, ffmpeg=str(links[0]), ffprobe=str(links[1]))
-    task = plan.streams[0].task(plan, plan.episodes[0], tmp_path / "pieces")
+    source = opened(path, programs=(str(links[0]), str(links[1])))
+    [camera], [episode] = source.cameras, source.episodes
+    frames = source.frames(camera.key, episode)
     for link in links:
         link.unlink()  # as on a machine where they are at another path
-    task.folder.mkdir(parents=True)
-    assert pickle.loads(pickle.dumps(task)).using(real).run(Surroundings()).frames == COUNT
+    task = PieceTask(
+        *(camera.key, episode, frames, source.fps, camera.header, None, None, False, None, None, real),
+        folder=tmp_path,
+    )
+    there = pickle.loads(pickle.dumps(task)).using(real)
+    assert [len(frame.data) for frame in there.frames] == [pictures[0].nbytes] * COUNT
 
 
 def test_packets_without_start_codes_are_refused(tmp_path: Path) -> None:
