@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics
 from ffenc.frames.header import ImageHeader
-from ffenc.frames.publish import sync_folder
+from ffenc.frames.publish import claimed, published
 from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.frames.transcode import clip_statistics
 from ffenc.jobs.pool import run_units, share_cores
@@ -108,7 +109,7 @@ def restate(
 
     Raises:
         SourceError: not such a dataset, or a damaged one.
-        DestinationError: it cannot be written.
+        DestinationError: it cannot be written, or another run is correcting it.
     """
     if write and isinstance(parse_address(root, "root"), Address):
         raise DestinationError(
@@ -117,6 +118,29 @@ def restate(
         )
     folder = source_path(root, name="root")
     check_dataset(folder)
+    # From the reading of the old statistics on, so that two runs do not keep each other's result as the old file.
+    with claimed(folder / STATS) if write else nullcontext():
+        return _restated(
+            folder,
+            write=write,
+            cameras=cameras,
+            follow_links=follow_links,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            on_progress=on_progress,
+        )
+
+
+def _restated(
+    folder: Path,
+    *,
+    write: bool,
+    cameras: bool,
+    follow_links: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    on_progress: Callable[[int, int], None],
+) -> Restated:
     opened = open_dataset(folder, follow_links=follow_links, partial=True, ffprobe=ffprobe)
     opened.check(opened.episodes, videos=cameras)  # statistics of rows need no videos
     if isinstance(opened, LeRobotV21):
@@ -255,17 +279,15 @@ def _differing(
 
 def _replace(root: Path, stats: Mapping[str, Any]) -> None:
     """Replace stats.json atomically, and keep the old one."""
-    path, old, new = root / STATS, root / OLD_STATS, root / "meta/.stats.json.new"
+    path, old = root / STATS, root / OLD_STATS
     try:
-        write_json(new, stats)
-        if path.exists():
-            old.unlink(missing_ok=True)
-            try:
-                os.link(path, old)
-            except OSError:  # a file system without hard links
-                shutil.copy2(path, old)
-        new.replace(path)
-        sync_folder(path.parent)
+        with published(path) as temporary:
+            write_json(temporary, stats)
+            if path.exists():
+                old.unlink(missing_ok=True)
+                try:
+                    os.link(path, old)
+                except OSError:  # a file system without hard links
+                    shutil.copy2(path, old)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise DestinationError(f"{path} cannot be written: {error.strerror}") from error

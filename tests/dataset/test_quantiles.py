@@ -14,14 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import ConfigError, SourceError, VideoReader, merge_datasets, reencode_dataset, verify_dataset
+from ffenc import (
+    ConfigError,
+    DestinationError,
+    SourceError,
+    VideoReader,
+    merge_datasets,
+    reencode_dataset,
+    verify_dataset,
+)
 from ffenc.dataset import quantiles
 from ffenc.dataset.columns import numbers_of
 from ffenc.dataset.edit import edit_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.restat import OLD_STATS, _replace, restate
-from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS
+from ffenc.frames.publish import claimed
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, everything_in
 from tests.support.read import stats_of
 
 VIDEO = FIXTURES / "aloha_video_v30"
@@ -142,6 +151,17 @@ def test_statistics_are_corrected_in_place_and_the_old_ones_kept(two_cameras: Pa
         patch.setattr(os, "link", refused)
         _replace(root, spoilt)
     assert ((root / OLD_STATS).read_bytes(), stats_of(root)) == (known, spoilt)
+
+
+def test_two_runs_do_not_take_each_others_statistics_for_the_old_ones(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+    before = everything_in(root)
+    with claimed(root / "meta/stats.json"):
+        assert restate(root).differences
+        with pytest.raises(DestinationError, match=r"stats.json is being written by another run"):
+            restate(root, write=True)
+    assert restate(root, write=True).written
+    assert set(everything_in(root)) - set(before) == {OLD_STATS}
 
 
 def test_statistics_of_relative_actions_are_left(tmp_path: Path) -> None:
