@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -430,7 +431,8 @@ def refuse_nesting(source: Path, destination: Path) -> None:
         if address.within(mirror.address) or mirror.address.within(address):
             raise DestinationError(f"{address} and {mirror.address} overlap; choose an address outside of it")
         return
-    outer, inner = source.resolve(), destination.resolve()
+    # Not resolve(), which raises RuntimeError for a link to itself before Python 3.13.
+    outer, inner = (Path(os.path.realpath(path)) for path in (source, destination))
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise DestinationError(f"{destination} and {source} overlap; choose a folder outside of it")
 

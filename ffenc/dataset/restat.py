@@ -118,7 +118,7 @@ def restate(
         )
     folder = source_path(root, name="root")
     check_dataset(folder)
-    # From the reading of the old statistics on, so that two runs do not keep each other's result as the old file.
+    # Claimed before the old statistics are read: two runs may not keep each other's result as the old file.
     with claimed(folder / STATS) if write else nullcontext():
         return _restated(
             folder,

@@ -607,6 +607,16 @@ def test_a_destination_inside_a_source_is_refused(tmp_path: Path) -> None:
     assert everything_in(source) == before
 
 
+def test_a_link_to_itself_is_named_as_source_and_as_destination(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(SourceError, match="loop is not a folder"):
+        merge_datasets([loop], tmp_path / "out")
+    with pytest.raises(DestinationError, match="Too many levels of symbolic links"):
+        merge_datasets([VIDEO], loop / "out")
+    assert list(tmp_path.iterdir()) == [loop]
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
