@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ffenc.arguments import checked_path
+from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.staging import check_destination
 from ffenc.dataset.verify.run import verify_dataset
 from ffenc.errors import ConfigError, SourceError, VerificationError
@@ -64,6 +65,7 @@ def push_dataset(
             raise ConfigError(f"{argument('revision', branch)} is a commit", expected="a branch to upload to")
         address = address.at(branch)
     root = checked_path("source", source)
+    check_dataset(root)
     found = verify_dataset(root, ffprobe=ffprobe)
     if not found.sound:
         more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""

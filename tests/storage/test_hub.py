@@ -195,6 +195,10 @@ def test_only_sound_datasets_of_v3_are_uploaded(
     next(broken.rglob("*.mp4")).unlink()
     assert "has faults and is not uploaded" in ffenc.refused("push", broken, "me/cube")
     assert "is of layout v2.1" in ffenc.refused("push", dataset_v21, "me/cube")
+    file = next(VIDEO.rglob("*.mp4"))
+    assert f"{file} is not a folder; expected the folder of a dataset" in ffenc.refused(
+        "push", file, "me/cube"
+    )
     assert not hub.repositories
 
 
