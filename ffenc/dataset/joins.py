@@ -24,6 +24,7 @@ from ffenc.dataset.pieces import Piece, asked_of, copied_piece
 from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of, compare_checksum
 from ffenc.errors import FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.boxes import check_complete
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.launch import Cancellation
@@ -219,6 +220,11 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                     toolchain=self.programs,
                     cancellation=around.cancellation,
                 )
+            except FfmpegError as error:  # which names no file
+                for path in dict.fromkeys(piece.path for piece in self.pieces if piece.copied):
+                    check_complete(path)
+                error.within(self.name)
+                raise
             finally:
                 compared.result()  # that a source is damaged is more informative than FFmpeg's error
         keys: list[int] = []
@@ -276,6 +282,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
             yield
         except FfmpegError as error:
             try:
+                check_complete(piece.path)
                 if error.returncode >= 0 and not error.unable:
                     info = probe(piece.path, times=True, ffprobe=self.programs.ffprobe)
                     read_through(Clip(piece.path, info, piece.first, piece.frames), self.programs)

@@ -143,6 +143,17 @@ def missing_bytes(path: Path) -> int:
     return end - size
 
 
+def check_complete(path: Path) -> None:
+    """Refuse an MP4 file whose end is missing.
+
+    Raises:
+        SourceError: its end is missing.
+        OSError: it cannot be read.
+    """
+    if missing := missing_bytes(path):
+        raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; restore the file")
+
+
 def is_plain_mp4(path: Path) -> bool:
     """Return whether a file is MP4, complete, and has one index of all its frames instead of fragments.
 

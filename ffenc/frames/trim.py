@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.ffmpeg.boxes import missing_bytes
+from ffenc.ffmpeg.boxes import check_complete
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.clip import Clip, off_grid
 from ffenc.layout import TIME_TOLERANCE
@@ -50,9 +50,9 @@ def trimmed(
     info = probe(path, times=True, rate=rate, ffprobe=ffprobe)
     if not info.times:
         raise SourceError(f"{path} has no frames")
-    if missing := missing_bytes(path):
-        # FFmpeg's list does not contain the missing frames, so nothing else would detect this.
-        raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; restore the file")
+    check_complete(
+        path
+    )  # FFmpeg's list does not contain the missing frames, so nothing else would detect this
     return _between(Clip(path, info, 0, info.frames), since, until)
 
 

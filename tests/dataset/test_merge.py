@@ -642,11 +642,16 @@ mount -o remount,size=100m {small}
     assert json.loads((tmp_path / "summary").read_text())["frames"] == 432
 
 
-def test_a_source_that_is_cut_short_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [(3000, " is cut short: its last 3000 bytes are missing"), (100_000, ": has 37 frames")],
+    ids=["in the last frame", "half"],
+)
+def test_a_source_that_is_cut_short_is_named(tmp_path: Path, missing: int, said: str) -> None:
     other = copy_of(VIDEO, tmp_path / "other")
     path = video_of(other, TOP)
-    path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(SourceError, match=r"other/videos/.*file-000\.mp4"):
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(SourceError, match=rf"other/videos/.*file-000\.mp4{said}"):
         merge_datasets([VIDEO, other], tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
 
