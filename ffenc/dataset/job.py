@@ -96,13 +96,11 @@ def staged(destination: Path, *, resume: bool) -> Iterator[Staging]:
         with Staging(destination, resume=resume) as staging:
             yield staging
     except OSError as error:
-        kept = ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        room = "free some space, and " if full else ""
+        kept = "; free some space and run it again" if full else ""
         if unfinished(destination) is not None:
-            kept = (
-                f". Finished episodes are kept; free some space, and continue with {argument('resume', True)}"
-            )
-        elif error.errno == errno.ENOSPC:
-            kept = "; free some space and run it again"
+            kept = f". Finished episodes are kept; {room}continue with {argument('resume', True)}"
         raise DestinationError(f"{destination} cannot be written: {error.strerror or error}{kept}") from error
 
 

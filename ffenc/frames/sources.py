@@ -111,14 +111,21 @@ class ReadAhead:
 
 
 def files_fingerprint(paths: Iterable[Path]) -> str:
-    """Return a text that changes with the paths, and when a file is written to."""
+    """Return a text that changes with the paths, and when a file is written to.
+
+    Raises:
+        SourceError: a file is missing.
+    """
     digest = hashlib.sha256()
     for path in paths:
         remote = version_of(path)
         if remote is not None:
             digest.update(f"{remote}\n".encode())
             continue
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
         digest.update(os.fsencode(path.resolve()))
         digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ffenc import FfencWarning, SourceError, VideoEncoderConfig, encode
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.sources import ImageFiles, image_files
+from ffenc.frames.sources import ImageFiles, files_fingerprint, image_files
 from tests.conftest import DEPTH, TOP
 
 
@@ -146,3 +146,9 @@ def test_a_jpeg_damaged_in_its_scan_is_named(toolchain: Toolchain, tmp_path: Pat
     with pytest.raises(SourceError, match=rf"frame-{victim}\.jpg: the image is damaged: [^\[]*; restore"):
         encode(folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"), **programs)
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_file_that_disappears_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "frame-000000.png"
+    with pytest.raises(SourceError, match="frame-000000.png: cannot be read: No such file"):
+        files_fingerprint([path])
