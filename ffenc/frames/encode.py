@@ -17,7 +17,6 @@ from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.transform import Transform
 from ffenc.errors import (
     ConfigError,
-    DestinationError,
     FfmpegError,
     SourceError,
     ToolchainError,
@@ -35,11 +34,11 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import find_fault, require_alike, whole_image
 from ffenc.frames.pillow import damaged
 from ffenc.frames.prepare import Absent, prepare
+from ffenc.frames.publish import check_file_in_folder
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.stored_png import UndecodableError, pays, stored
 from ffenc.frames.transcode import clip_checksums, key_checksums
-from ffenc.spelling import argument
 
 _DECODE_SECONDS = 30.0
 _FIRST_IMAGES = 2  # used for the trial, alternating
@@ -352,13 +351,10 @@ def checked_output(output: str | Path, *, overwrite: bool) -> Path:
 
     Raises:
         ConfigError: not a path, or the name does not end in ``.mp4``.
-        DestinationError: the file exists, or its folder does not.
+        DestinationError: see :func:`~ffenc.frames.publish.check_file_in_folder`.
     """
     target = checked_path("output", output)
     if target.suffix.lower() != ".mp4":
         raise ConfigError(f"{target}: results are MP4 files; choose a name that ends in .mp4")
-    if target.is_dir() or (target.exists() and not overwrite):
-        raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
-    if not target.parent.is_dir():
-        raise DestinationError(f"{target.parent} is not a folder; create it first")
+    check_file_in_folder(target, overwrite=overwrite)
     return target

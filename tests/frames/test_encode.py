@@ -291,6 +291,10 @@ def test_an_existing_output_is_kept_unless_told_otherwise(frames: Path, tmp_path
         encode(frames, tmp_path / "out.mkv", fps=30)
     with pytest.raises(DestinationError, match="not a folder"):
         encode(frames, tmp_path / "none/out.mp4", fps=30)
+    folder = tmp_path / "folder.mp4"
+    folder.mkdir()
+    with pytest.raises(DestinationError, match="is a folder; choose another name$"):
+        encode(frames, folder, fps=30, overwrite=True)
 
 
 def test_an_option_ffmpeg_does_not_know_is_refused_with_the_nearest(
