@@ -47,8 +47,15 @@ class VideoInput(Struct, frozen=True):
     tags: Mapping[str, str] = field(default_factory=lambda: COLOUR_TAGS)
 
 
-def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
+def check_size(
+    config: VideoEncoderConfig, width: int, height: int, transform: Transform | None = None
+) -> None:
     """Check that the encoder and the pixel format's chroma subsampling support a frame size.
+
+    Args:
+        config: the settings.
+        width, height: size of the encoded frames.
+        transform: what gave them this size, for advice.
 
     Raises:
         ConfigError: width or height is not positive, outside of the encoder's limits, or not a multiple of
@@ -60,15 +67,24 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
     if config.vcodec in CODECS:
         _check_limits(CODECS[config.vcodec], width, height)
     if width % fmt.x_step or height % fmt.y_step:
-        crop = width - width % fmt.x_step, height - height % fmt.y_step
-        even = f"{max(crop[0], fmt.x_step)}x{max(crop[1], fmt.y_step)}"
+        even = max(width - width % fmt.x_step, fmt.x_step), max(height - height % fmt.y_step, fmt.y_step)
         raise ConfigError(
             f"{width}x{height} frames cannot be stored as {config.pix_fmt}: it halves the chroma planes, so "
-            f"the size must be even. Crop, resize or pad the frames ({argument('crop', f'{even}+0+0')}, "
-            f"{argument('resize', even)}, or {argument('pad', True)} without {argument('resize')}), or use a "
-            "pix_fmt that keeps full chroma: yuv444p (h264, hevc, "
-            "libaom-av1 or ffv1; libsvtav1 has none)"
+            f"the size must be even. {_even_size(*even, transform)}, or use a pix_fmt that keeps full "
+            "chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
         )
+
+
+def _even_size(width: int, height: int, transform: Transform | None) -> str:
+    """Return what to do for frames of an even size."""
+    resize = argument("resize", f"{width}x{height}")
+    if transform is not None and transform.resize is not None:  # the last step that sets a size
+        return f"Resize the frames to an even size ({resize})"
+    x, y = transform.crop[:2] if transform is not None and transform.crop is not None else (0, 0)
+    if transform is not None and transform.rotate in (90, 270):  # after the crop
+        width, height = height, width
+    crop = argument("crop", f"{width}x{height}+{x}+{y}")
+    return f"Crop, resize or pad the frames ({crop}, {resize}, or {argument('pad', True)})"
 
 
 def _check_limits(codec: Codec, width: int, height: int) -> None:
@@ -148,7 +164,7 @@ def compile_command(
     rate = parse_fps(fps)
     geometry = transform.of(width, height) if transform is not None else None
     stored = (geometry.width, geometry.height) if geometry is not None else (width, height)
-    check_size(config, *stored)
+    check_size(config, *stored, transform)
     options = encoder_options(codec, config, encoder_threads)
     fmt = pixel_format(config.pix_fmt)
     options |= codec.fit(options, *stored, fmt.channels, fmt.bits)

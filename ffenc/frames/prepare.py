@@ -97,7 +97,7 @@ def prepare(
         ToolchainError: no toolchain can run them; the text contains the error of each.
     """
     size = (width, height) if transform is None else transform.size(width, height)
-    check_size(config, *size)
+    check_size(config, *size, transform)
     if not is_depth(frames):
         _check_samples(config, *(stored or _stored(frames, first_frames)))
     found = list(candidates) if candidates is not None else toolchains()

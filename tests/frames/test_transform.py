@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,24 @@ def test_an_odd_size_is_padded_to_an_even_one(folder: Path, tmp_path: Path) -> N
     found = decode(out)[0]
     assert psnr(found[:98, :200], first[:98, :200]) > 35
     assert found[:, 201].max() < 40  # beside bright pixels, with which it shares its chroma
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "advice"),
+    [
+        ({"crop": (3, 5, 101, 99)}, "crop='100x98+3+5'", {"crop": (3, 5, 100, 98)}),
+        ({"crop": (3, 5, 101, 99)}, "pad=True", {"pad": True}),
+        ({"crop": (4, 0, 101, 60), "rotate": 90}, "crop='100x60+4+0'", {"crop": (4, 0, 100, 60)}),
+        ({"crop": (4, 0, 101, 60), "resize": (51, 31)}, "resize='50x30'", {"resize": (50, 30)}),
+    ],
+)
+def test_the_advice_for_an_odd_size_helps(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], said: str, advice: dict[str, Any]
+) -> None:
+    config = VideoEncoderConfig(vcodec="h264")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        encode(folder, tmp_path / "out.mp4", fps=30, config=config, transform=Transform(**changes))
+    encode(folder, tmp_path / "out.mp4", fps=30, config=config, transform=Transform(**(changes | advice)))
 
 
 def test_an_odd_crop_of_halved_chroma_is_refused(folder: Path, tmp_path: Path) -> None:
