@@ -33,6 +33,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
 from ffenc.frames.transcode import read_through
 from ffenc.frames.verify import verify_joined
+from ffenc.spelling import call
 from ffenc.storage.mirror import held
 from ffenc.temporary import temporary_folder
 
@@ -220,9 +221,9 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                     toolchain=self.programs,
                     cancellation=around.cancellation,
                 )
-            except FfmpegError as error:  # which names no file
+            except FfmpegError as error:
                 for path in dict.fromkeys(piece.path for piece in self.pieces if piece.copied):
-                    check_complete(path)
+                    _check_complete(path)
                 error.within(self.name)
                 raise
             finally:
@@ -282,7 +283,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
             yield
         except FfmpegError as error:
             try:
-                check_complete(piece.path)
+                _check_complete(piece.path)
                 if error.returncode >= 0 and not error.unable:
                     info = probe(piece.path, times=True, ffprobe=self.programs.ffprobe)
                     read_through(Clip(piece.path, info, piece.first, piece.frames), self.programs)
@@ -290,3 +291,9 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                 raise damage.within(self.key) from None
             error.within(self.key)
             raise
+
+
+def _check_complete(path: Path) -> None:
+    """Refuse a source file whose end is missing; FFmpeg's error for it names no file."""
+    repair = call("repair_dataset", source="DATASET", destination="NEW")
+    check_complete(path, advice=f"restore the file, or write what is left to a new dataset: {repair}")

@@ -143,15 +143,19 @@ def missing_bytes(path: Path) -> int:
     return end - size
 
 
-def check_complete(path: Path) -> None:
+def check_complete(path: Path, *, advice: str = "restore the file") -> None:
     """Refuse an MP4 file whose end is missing.
+
+    Args:
+        path: the file.
+        advice: what to do.
 
     Raises:
         SourceError: its end is missing.
         OSError: it cannot be read.
     """
     if missing := missing_bytes(path):
-        raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; restore the file")
+        raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; {advice}")
 
 
 def is_plain_mp4(path: Path) -> bool:

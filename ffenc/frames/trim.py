@@ -50,9 +50,8 @@ def trimmed(
     info = probe(path, times=True, rate=rate, ffprobe=ffprobe)
     if not info.times:
         raise SourceError(f"{path} has no frames")
-    check_complete(
-        path
-    )  # FFmpeg's list does not contain the missing frames, so nothing else would detect this
+    # FFmpeg's list does not contain the missing frames, so nothing else would detect this.
+    check_complete(path)
     return _between(Clip(path, info, 0, info.frames), since, until)
 
 

@@ -644,7 +644,10 @@ mount -o remount,size=100m {small}
 
 @pytest.mark.parametrize(
     ("missing", "said"),
-    [(3000, " is cut short: its last 3000 bytes are missing"), (100_000, ": has 37 frames")],
+    [
+        (3000, " is cut short: its last 3000 bytes are missing; restore .*repair_dataset"),
+        (100_000, ": has 37 frames"),
+    ],
     ids=["in the last frame", "half"],
 )
 def test_a_source_that_is_cut_short_is_named(tmp_path: Path, missing: int, said: str) -> None:
