@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -240,9 +240,9 @@ class PretendedCluster:
         self._ray = ray
 
     @contextmanager
-    def open(self, workers: int) -> Iterator[_Session]:
+    def open(self, workers: int, reads: Sequence[Path] = ()) -> Iterator[_Session]:
         """See :class:`~ffenc.dataset.executors.local.Executor`."""
-        yield _Session(self._ray, lambda: None, "prefer")
+        yield _Session(self._ray, lambda: None, "prefer", reads)
 
 
 def peak_megabytes() -> float:
