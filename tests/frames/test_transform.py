@@ -151,7 +151,7 @@ def test_a_map_that_is_not_changed_is_not_copied() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"resize": (319, 240)}, r"319x240 frames cannot be stored .*crop='318x240"),
+        ({"resize": (319, 240)}, r"319x240 frames cannot be stored .*resize='318x240"),
         ({"resize": (320, 240)}, "resize 320x240: would have no effect on frames of 320x240"),
         ({"pad": True}, "pad: would have no effect"),
         ({"crop": (300, 0, 100, 100)}, "does not lie within frames of 320x240"),

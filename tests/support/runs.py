@@ -41,7 +41,8 @@ def wait_until_gone(folder: Path) -> None:
     deadline = time.monotonic() + 20
     while ffmpegs_for(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert ffmpegs_for(folder) == []
+    left = [psutil.Process(pid).as_dict(["pid", "status", "cmdline"]) for pid in ffmpegs_for(folder)]
+    assert not left, left
 
 
 def wait_for_pieces(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
