@@ -180,9 +180,16 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
 def _number_columns(
     table: pa.Table, names: Sequence[str], place: str, faults: Faults
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return columns of indices and times; those of other types, and values that are none, are faults.
+    """Return columns of indices and times as arrays.
 
-    ``episode_index`` has to be the first of the names, if it is among them, so that faults name the episode.
+    A column that does not contain numbers is a fault, and so is every null, NaN or negative number in it.
+    If all rows of a column are null, it is one fault.
+
+    Args:
+        table: a file of the episode list.
+        names: the columns; ``episode_index``, if it is there, is the first, so that faults name the episode.
+        place: the file's path in the dataset, for faults.
+        faults: faults are added to it.
     """
     columns: dict[str, npt.NDArray[Any]] = {}
     for name in names:
@@ -192,12 +199,16 @@ def _number_columns(
             faults.add("episodes", f"column {name} is {table[name].type}", expected="numbers", file=place)
             continue
         empty = ~np.isfinite(values) if stamp else values < 0
-        rows = np.flatnonzero(empty).tolist()
-        listed = columns.get("episode_index", np.full(len(values), -1))
-        for row in rows if len(rows) < len(values) else rows[:1]:  # one fault if no row has a value
-            number = int(listed[row]) if len(rows) < len(values) and listed[row] >= 0 else None
-            what = f"row {row} has {table[name][row].as_py()} in {name}"
-            faults.add("episodes", what, expected="a number", file=place, episode=number)
+        rows = np.flatnonzero(empty)
+        listed = columns.get("episode_index", np.full(len(values), -1))[rows].tolist()
+        if len(rows) == len(values):
+            rows = rows[:1]
+            listed = [-1] * len(rows)
+        found = table[name].take(pa.array(rows)).to_pylist()
+        for row, value, number in zip(rows.tolist(), found, listed, strict=True):
+            what = f"row {row} has {value} in {name}"
+            episode = number if number >= 0 else None
+            faults.add("episodes", what, expected="a number", file=place, episode=episode)
         columns[name] = values
     return columns
 
