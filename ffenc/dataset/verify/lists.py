@@ -204,7 +204,8 @@ def _number_columns(
         if len(rows) == len(values):
             rows = rows[:1]
             listed = [-1] * len(rows)
-        found = table[name].take(pa.array(rows)).to_pylist()
+        # taking rows loads Arrow's compute module, which takes longer than most lists to check
+        found = table[name].take(pa.array(rows)).to_pylist() if len(rows) else []
         for row, value, number in zip(rows.tolist(), found, listed, strict=True):
             what = f"row {row} has {value} in {name}"
             episode = number if number >= 0 else None
