@@ -184,7 +184,10 @@ def python_loop(config: VideoEncoderConfig, episodes: list[list[Path]], folder: 
 
 
 def ffenc_reencode(source: Path, target: Path, codec: str, *options: str) -> float:
-    """Run the command line as a user would; returns the peak memory of the Python process in MB."""
+    """Run the command line as a user would; returns the peak memory of the Python process in MB.
+
+    Files that are mapped into memory are not counted: they are in the system's file cache.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "ffenc", "reencode", str(source), str(target)]
         + [f"--camera_encoder.vcodec={codec}", *options],
@@ -196,7 +199,8 @@ def ffenc_reencode(source: Path, target: Path, codec: str, *options: str) -> flo
     def watch(watched: psutil.Process) -> None:
         with contextlib.suppress(psutil.Error):
             while True:
-                peaks.append(watched.memory_info().rss)
+                now = watched.memory_info()
+                peaks.append(now.rss - now.shared)
                 time.sleep(0.1)
 
     # The thread sees the end up to 0.1 s late, which is no part of the command's time.

@@ -15,8 +15,8 @@ from ffenc.ffmpeg.machine import cores
 
 _KEPT = 256 << 20  # bytes of unused memory that are kept for reuse
 _LEAST_KEPT = 1 << 20  # bytes; less is quick to get and to decompress
-# Bytes of pages that are decompressed at once, compressed bytes included: with few cores, one large page
-# after another, so that the compressed bytes of all are in the same memory.
+# Bytes of pages that are decompressed at once: with few cores, one large page after another, so that the
+# compressed bytes of only one are mapped.
 _BUDGET = min(512, 64 * max(2, cores())) << 20
 _SKIPPED = 1 << 16  # bytes of a stream that are read at once in order to skip them
 
@@ -143,7 +143,7 @@ class Buffer:
     def close(self) -> None:
         if self._own is not None:
             memory.give(self._own, self._holds if self._at < len(self.view) else None)
-            self._own = None
+            self._own, self.view = None, memoryview(b"")
 
 
 class Stream:

@@ -11,12 +11,13 @@ it has one.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -34,6 +35,8 @@ PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8
 HEADER_BYTES = 1 << 16
 _STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
 _REMEMBERED = 4
+_LEAST_MAPPED = 1 << 20  # bytes; fewer are copied in less time
+_BLOCK = 1 << 18  # bytes that are read at once; they fit into a core's cache
 _ARROW_RATIO = 256  # greatest compression ratio of LZ4, which is left to pyarrow
 _SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
 ROWS_A_BYTE = 8  # most rows per byte for a column of distinct values (index, timestamp)
@@ -85,6 +88,7 @@ def group_values(chunk: Chunk, low: int, high: int, name: str, offset: int) -> I
     try:
         for value in _values(chunk, low, high):
             yield _present(value, name, offset + low + done)
+            del value  # it would keep the memory of its page while the next one is decompressed
             done += 1
     except NotCoveredError:
         claimed = chunk.metadata.total_uncompressed_size
@@ -114,17 +118,7 @@ class Page(Struct, frozen=True):
     uncompressed: int
     checksum: int | None
 
-    def stored(self) -> Buffer:
-        """Return its bytes as stored in the file."""
-        self.raw.seek(self.start)
-        data = Buffer(self.size)
-        if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
-            raise cut_short()
-        if self.checksum is not None and crc32(data.view) != self.checksum & 0xFFFFFFFF:
-            raise ValueError("a page does not match its checksum; the file is damaged")
-        return data
-
-    def body(self, codec: str, begin: int = 0, stored: Buffer | None = None) -> Body:
+    def body(self, codec: str, begin: int = 0) -> Body:
         """Return its decompressed values from a byte on."""
         size = self.uncompressed - begin
         if codec == "SNAPPY" and size > _SNAPPY_RATIO * self.size + 64:
@@ -132,21 +126,64 @@ class Page(Struct, frozen=True):
         if codec not in ("SNAPPY", "UNCOMPRESSED", *_STREAMED):
             raise NotCoveredError
         if codec != "SNAPPY":
-            data = stored or self.stored()
+            data = self._read()
             data.skip(begin)
             return data if codec == "UNCOMPRESSED" else Stream(data, size, _STREAMED[codec])
         file = _identity(self.raw)
         holds = None if file is None else (*file, self.start, begin)
-        if stored is None and holds is not None and (known := memory.holding(holds)) is not None:
+        if holds is not None and (known := memory.holding(holds)) is not None:
             return Buffer(size, known, holds)
-        with decompressing.taken(self.size + size):
-            data, body = stored or self.stored(), Buffer(size, holds=holds)
+        with decompressing.taken(size), self._mapped() as stored:
+            body = Buffer(size, holds=holds)
             if size:
-                found = snappy.decompress_raw_into(data.view[begin:], body.view)
+                found = snappy.decompress_raw_into(stored[begin:], body.view)
                 if found != size:
                     raise ValueError(f"a page has {found:,} bytes, not the {size:,} that it claims")
-            data.close()
             return body
+
+    def _read(self) -> Buffer:
+        """Return its bytes as stored in the file."""
+        self.raw.seek(self.start)
+        data = Buffer(self.size)
+        if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
+            raise cut_short()
+        self._check(crc32(data.view))
+        return data
+
+    @contextmanager
+    def _mapped(self) -> Iterator[memoryview[int]]:
+        """Provide its bytes as stored in the file, from the system's file cache if there are many.
+
+        They are read before they are mapped: an error of the disk is an exception then, where the access to
+        mapped memory would end the process.
+        """
+        if self.size < _LEAST_MAPPED:
+            with closing(self._read()) as data:
+                yield data.view
+            return
+        self.raw.seek(self.start)
+        checksum, left = 0, self.size
+        block = memoryview(bytearray(_BLOCK))
+        while left:
+            found = cast(io.BufferedReader, self.raw).readinto(block[:left])
+            if not found:
+                raise cut_short()
+            left -= found
+            checksum = crc32(block[:found], checksum) if self.checksum is not None else 0
+        self._check(checksum)
+        before = self.start % mmap.ALLOCATIONGRANULARITY
+        with (
+            mmap.mmap(
+                self.raw.fileno(), before + self.size, access=mmap.ACCESS_READ, offset=self.start - before
+            ) as mapped,
+            memoryview(mapped) as whole,
+            whole[before:] as view,
+        ):
+            yield view
+
+    def _check(self, checksum: int) -> None:
+        if self.checksum is not None and checksum != self.checksum & 0xFFFFFFFF:
+            raise ValueError("a page does not match its checksum; the file is damaged")
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...] | None:
@@ -230,8 +267,8 @@ def _data_page(page: Page, codec: str, max_level: int) -> tuple[bytes, Body]:
     if not 0 <= level_size <= page.size:
         raise ValueError("a page is shorter than its levels; the file is damaged")
     codec = codec if page.header.get(7, True) else "UNCOMPRESSED"
-    data = page.stored()
-    return bytes(data.view[:level_size]), page.body(codec, level_size, data)
+    page.raw.seek(page.start)
+    return page.raw.read(level_size), page.body(codec, level_size)
 
 
 def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_]:

@@ -126,25 +126,58 @@ def test_a_short_or_damaged_file_is_refused(tmp_path: Path, images: dict[str, li
         list(read_images(RowRange(path, 0, 1), "cam"))
 
 
-def test_memory_is_that_of_one_page_however_long_the_file_is(tmp_path: Path) -> None:
-    """400 images of 400 kB in pages of 40 MB: of 160 MB, one page is in memory, compressed and not."""
+def test_memory_is_that_of_one_page_for_each_reader_however_long_the_file_is(tmp_path: Path) -> None:
+    """400 images of 400 kB in pages of 40 MB, read by two threads, one ahead of the other by half a page."""
     rng = random.Random(0)
     path = tmp_path / "x.parquet"
     values = table_of([rng.randbytes(400_000) for _ in range(400)])
     pq.write_table(values, path, compression="snappy", row_group_size=100)
     script = f"""
+import itertools, resource, threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from ffenc.frames.parquet import RowRange, read_images
-def peak():
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-before = peak()
-count = sum(1 for _ in read_images(RowRange(Path({str(path)!r}), 0, 400), "cam"))
-print(count, (peak() - before) / 1024)
+both = threading.Barrier(2, timeout=60)
+def read(ahead):
+    images = read_images(RowRange(Path({str(path)!r}), 0, 400), "cam")
+    count = sum(1 for _ in itertools.islice(images, ahead))
+    for number, _ in enumerate(images):
+        count += 1
+        if number % 10 == 0 and number < 340:
+            both.wait()
+    return count
+now = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (now + (120 << 20),) * 2)
+with ThreadPoolExecutor(2) as pool:
+    print(*pool.map(read, (1, 50)))
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert result.stdout == "400 400\n", result.stderr
+
+
+@pytest.mark.parametrize("left", [0.3, 0.9])
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path, left: float) -> None:
+    """The rest of a page that is mapped would end the process."""
+    rng = random.Random(0)
+    path = tmp_path / "x.parquet"
+    values = table_of([rng.randbytes(400_000) for _ in range(20)])
+    pq.write_table(values, path, compression="snappy", row_group_size=10, use_dictionary=False)
+    script = f"""
+import os
+from pathlib import Path
+from ffenc.errors import SourceError
+from ffenc.frames.parquet import RowRange, read_images
+path = Path({str(path)!r})
+images = read_images(RowRange(path, 0, 20), "cam")
+next(images)
+os.truncate(path, int(os.path.getsize(path) * {left}))
+try:
+    print(sum(1 for _ in images))
+except SourceError as error:
+    print(error)
 """
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    count, megabytes = result.stdout.split()
-    assert int(count) == 400
-    assert float(megabytes) < 140
+    assert "column cam cannot be read: " in result.stdout
 
 
 def test_one_image_for_all_rows_is_read_as_often_as_it_is_there(tmp_path: Path) -> None:
