@@ -10,6 +10,7 @@ import select
 from ffenc.ffmpeg.launch import libc
 
 _F_SETPIPE_SZ = 1031
+_SPLICE_F_NONBLOCK = 2
 
 
 def writable(descriptor: int, seconds: float) -> bool:
@@ -43,7 +44,7 @@ def splice(descriptor: int, view: memoryview) -> int:
     if libc is None or view.readonly:
         return os.write(descriptor, view)
     piece = _Piece(ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view))
-    count = int(libc.vmsplice(descriptor, ctypes.byref(piece), 1, 0))
+    count = int(libc.vmsplice(descriptor, ctypes.byref(piece), 1, _SPLICE_F_NONBLOCK))
     if count >= 0:
         return count
     code = ctypes.get_errno()

@@ -385,12 +385,20 @@ def run_fed(
     cancellation: Cancellation | None = None,
     stall_seconds: float = STALL_SECONDS,
     inputs: Sequence[Path] = (),
+    lend: bool = False,
 ) -> Log:
-    """Run a program, feed it all pieces, and wait for its end; arguments as for :class:`FfmpegProcess`.
+    """Run a program, feed it all pieces, and wait for its end; other arguments as for :class:`FfmpegProcess`.
+
+    Args:
+        command: the command line.
+        pieces: what the program reads.
+        lend: whether the program may read the memory of the pieces itself, see :meth:`FfmpegProcess.lend`.
+            Their memory must not be used again for other contents.
 
     Raises:
         FfmpegError: it failed. An exception of ``pieces`` ends the program and is passed on.
     """
+    lent, size = deque[memoryview](), 0
     with (
         # Closes what a generator has opened now, not when an error's traceback is freed.
         contextlib.closing(pieces) if isinstance(pieces, Generator) else contextlib.nullcontext(),
@@ -403,9 +411,15 @@ def run_fed(
             inputs=inputs,
         ) as process,
     ):
+        give = process.lend if lend else process.write
         for piece in pieces:
-            if not process.write(piece):
+            if not give(piece):
                 break
+            if lend:
+                lent.append(memoryview(piece))
+                size += lent[-1].nbytes
+                while size - lent[0].nbytes >= PIPE_BYTES:
+                    size -= lent.popleft().nbytes
         return process.finish()
 
 

@@ -218,6 +218,7 @@ def encode_frames(
             on_frames=on_frames,
             on_output=histogram.feed if histogram else None,
             cancellation=cancellation,
+            lend=True,
         )
     except FfmpegError as error:
         decoding = re.search(r"\[(png|mjpeg|vist#|image2pipe|png_pipe|dec:)", str(error))
