@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ffenc.cli.main import main
+from ffenc.cli.main import answer
 
 # Every command, in the order of --help.
 COMMANDS = [
@@ -74,7 +74,7 @@ def process(*words: object, cwd: Path | None = None, env: dict[str, str] | None 
 
 
 class CommandLine:
-    """The entry point, called in this process."""
+    """The command line, run in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys = capsys
@@ -87,8 +87,8 @@ class CommandLine:
         self._monkeypatch.delenv("COLUMNS", raising=False)
         self._capsys.readouterr()
         try:
-            with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
-                main()
+            with warnings.catch_warnings():
+                status = answer()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -96,7 +96,7 @@ class CommandLine:
             sys.meta_path[:], gc.callbacks[:] = finders, callbacks
             gc.set_threshold(*threshold)
             gc.unfreeze()
-        outcome = Outcome(ended.value.code, *self._capsys.readouterr())
+        outcome = Outcome(status, *self._capsys.readouterr())
         assert not NOT_OURS.search(outcome.err + outcome.out), outcome.err
         return outcome
 
