@@ -85,6 +85,25 @@ def test_lent_memory_is_read_as_it_was_and_may_change_once_a_pipe_of_bytes_has_f
     assert bytes(received) == b"".join(sent)
 
 
+def test_pieces_are_lent_as_long_as_the_program_may_read_them(toolchain: Toolchain) -> None:
+    """The memory of each piece is used for a later one as soon as nothing refers to it."""
+    rng = np.random.default_rng(0)
+    sent, found = [], bytearray()
+    sizes = [(320, 240), (1, 3), (240, 320)]
+
+    def pieces() -> Iterator[memoryview]:
+        for number in range(60):
+            piece = rng.integers(0, 256, sizes[number % 3], np.uint8)
+            sent.append(piece.tobytes())
+            yield piece.data
+            del piece
+
+    size = sum(width * height for width, height in sizes)
+    line = f"-v error -readrate 4 -f rawvideo -pix_fmt gray -s {size}x1 -i pipe:0 -f rawvideo pipe:1"
+    run_fed([toolchain.ffmpeg, *line.split()], pieces(), on_output=found.extend, lend=True)
+    assert bytes(found) == b"".join(sent)
+
+
 def test_a_failure_tells_the_command_and_the_end_of_stderr(toolchain: Toolchain) -> None:
     with pytest.raises(FfmpegError, match="Unknown encoder 'nosuch'") as caught:
         run_fed(copying(toolchain, "-c:v", "nosuch", "-f", "null", "-"), [FRAME] * 200)
