@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 import sys
-import threading
 from typing import NoReturn
 
 from ffenc.cli.signals import Signals
@@ -28,7 +27,20 @@ class _Unused:
 
 def main() -> NoReturn:
     """Run the command line and end the process; the console script's entry point."""
-    _leave(answer())
+    status = 1
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                if stream is not None:
+                    stream.flush()
+        os._exit(status)
+
+    # Registered first, so called last at the exit. Freeing every object would take up to 0.2 s after a long
+    # job, and the system frees the memory anyway.
+    atexit.register(end)
+    status = answer()
+    sys.exit(status)
 
 
 def answer() -> int:
@@ -55,22 +67,6 @@ def answer() -> int:
             raise
     signals.leave()
     return status
-
-
-def _leave(status: int) -> NoReturn:
-    """End the process.
-
-    Freeing every object takes up to 0.2 s after a long job, and the system frees the memory anyway. What was
-    registered for the exit is done.
-    """
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        sys.exit(status)  # which waits for the thread
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            if stream is not None:
-                stream.flush()
-    os._exit(status)
 
 
 def _spare_the_start() -> None:
