@@ -34,6 +34,7 @@ _STEP_SECONDS = 0.5  # of waiting; a suspended machine counts as one step
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _CAP_SYS_NICE = 23
+_HEAD_BYTES = 256  # of a script that the kernel reads for the name of its interpreter
 _beginning = threading.Lock()  # held while the thread that starts programs is created
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -119,7 +120,7 @@ def _keep_from_real_time(pid: int) -> None:
 
 
 def _launched(program: str) -> bool:
-    """Return whether the launcher can execute a program: the file exists and is made for this machine.
+    """Return whether the launcher can execute a program: it exists and is made for this machine.
 
     For any other file exec itself gives the best error; the launcher would let a shell read it.
     """
@@ -127,16 +128,22 @@ def _launched(program: str) -> bool:
     if path is None:
         return False
     try:
-        return _machine(path) == _machine("/proc/self/exe")
-    except OSError:
+        head = _head(path)
+        if head.startswith(b"#!"):  # a script: its interpreter is executed
+            head = _head(os.fsdecode(head[2:].split(b"\n")[0].split()[0]))
+        return _machine(head) == _machine(_head("/proc/self/exe"))
+    except (OSError, IndexError):
         return False
 
 
-def _machine(path: str) -> bytes:
-    """Return word size, byte order and processor of an ELF program."""
+def _head(path: str) -> bytes:
     with Path(path).open("rb") as file:
-        head = file.read(20)
-    return head[:6] + head[18:]
+        return file.read(_HEAD_BYTES)
+
+
+def _machine(head: bytes) -> bytes:
+    """Return word size, byte order and processor of an ELF program, given its first bytes."""
+    return head[:6] + head[18:20]
 
 
 class Share(Struct, frozen=True):

@@ -191,11 +191,17 @@ def test_a_program_outlives_the_thread_that_started_it(toolchain: Toolchain) -> 
         process.finish()
 
 
-def test_a_program_dies_with_its_parent_even_by_sigkill(toolchain: Toolchain) -> None:
+@pytest.mark.parametrize("scripted", [False, True])
+def test_a_program_dies_with_its_parent_even_by_sigkill(
+    toolchain: Toolchain, tmp_path: Path, scripted: bool
+) -> None:
+    command = copying(toolchain, "-f", "null", "-")
+    if scripted:
+        command[:1] = program(tmp_path, f'#!/bin/sh\nexec {toolchain.ffmpeg} "$@"\n')
     script = f"""
 import sys, time
 from ffenc.ffmpeg.process import FfmpegProcess
-process = FfmpegProcess({copying(toolchain, "-f", "null", "-")!r})
+process = FfmpegProcess({command!r})
 process.write(bytes({len(FRAME)}))
 print(process._process.pid, flush=True)
 time.sleep(60)
@@ -291,6 +297,12 @@ with FfmpegProcess({copying(toolchain, "-f", "null", "-")!r}, stall_seconds=10) 
         [sys.executable, "-W", "ignore", "-c", script], check=False, timeout=60, capture_output=True
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("text", ["#!/nonexistent/sh\n", "#!\n", "#! \n", "echo no interpreter\n", ""])
+def test_a_script_without_an_interpreter_cannot_be_started(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ToolchainError, match="program cannot be started"):
+        run_asked(program(tmp_path, text))
 
 
 def test_a_program_that_does_not_exist_is_named() -> None:
