@@ -134,7 +134,7 @@ class Page(Struct, frozen=True):
         holds = None if file is None else (*file, self.start, begin)
         if holds is not None and (known := memory.holding(holds)) is not None:
             return Buffer(size, known, holds)
-        with decompressing.taken(size), self._mapped() as stored:
+        with decompressing.taken(size), self._stored() as stored:
             body = Buffer(size, holds=holds)
             if size:
                 found = snappy.decompress_raw_into(stored[begin:], body.view)
@@ -152,20 +152,14 @@ class Page(Struct, frozen=True):
         return data
 
     @contextmanager
-    def _mapped(self) -> Iterator[memoryview[int]]:
+    def _stored(self) -> Iterator[memoryview[int]]:
         """Provide its bytes as stored in the file, from the system's file cache if there are many."""
-        if self.size < _LEAST_MAPPED:
+        mapped = self._map() if self.size >= _LEAST_MAPPED else None
+        if mapped is None:
             with closing(self._read()) as data:
                 yield data.view
             return
-        before = self.start % mmap.ALLOCATIONGRANULARITY
-        with (
-            mmap.mmap(
-                self.raw.fileno(), before + self.size, access=mmap.ACCESS_READ, offset=self.start - before
-            ) as mapped,
-            memoryview(mapped) as whole,
-            whole[before:] as view,
-        ):
+        with mapped, memoryview(mapped) as whole, whole[-self.size :] as view:
             # An error of the disk is an exception now; on access to the memory it would end the process.
             try:
                 mapped.madvise(_MADV_POPULATE_READ)
@@ -174,6 +168,20 @@ class Page(Struct, frozen=True):
             if self.checksum is not None:
                 self._check(crc32(view))
             yield view
+
+    def _map(self) -> mmap.mmap | None:
+        """Map its bytes, and those before them in the same block, into memory.
+
+        Returns:
+            None if the file system does not support this, no address space is left, or the file has become
+            shorter.
+        """
+        start = self.start - self.start % mmap.ALLOCATIONGRANULARITY
+        size = self.start + self.size - start
+        try:
+            return mmap.mmap(self.raw.fileno(), size, access=mmap.ACCESS_READ, offset=start)
+        except (OSError, ValueError):
+            return None
 
     def _read_through(self) -> None:
         """Read its bytes without keeping them."""

@@ -24,6 +24,7 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import PIPE_BYTES, FfmpegProcess, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.recording.recording import wait_for
+from tests.support.sandbox import without
 
 RAW = ("-f", "rawvideo", "-pix_fmt", "gray", "-video_size", "64x64", "-framerate", "30", "-i", "pipe:0")
 FRAME = bytes(64 * 64)
@@ -102,6 +103,19 @@ def test_pieces_are_lent_as_long_as_the_program_may_read_them(toolchain: Toolcha
     line = f"-v error -readrate 4 -f rawvideo -pix_fmt gray -s {size}x1 -i pipe:0 -f rawvideo pipe:1"
     run_fed([toolchain.ffmpeg, *line.split()], pieces(), on_output=found.extend, lend=True)
     assert bytes(found) == b"".join(sent)
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.ENOSYS])
+def test_in_a_sandbox_that_does_not_lend_memory_it_is_copied(toolchain: Toolchain, refusal: int) -> None:
+    sent = np.random.default_rng(0).integers(0, 256, (400, 64 * 64), np.uint8)
+    found = bytearray()
+
+    def fed() -> None:
+        pieces = (frame.data for frame in sent)
+        run_fed(copying(toolchain, "-f", "rawvideo", "pipe:1"), pieces, on_output=found.extend, lend=True)
+
+    without("vmsplice", refusal, fed)
+    assert bytes(found) == sent.tobytes()
 
 
 def test_a_failure_tells_the_command_and_the_end_of_stderr(toolchain: Toolchain) -> None:

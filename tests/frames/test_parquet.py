@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ffenc import SourceError
 from ffenc.frames import parquet_pages
 from ffenc.frames.parquet import RowRange, read_images
 from tests.conftest import DEPTH, TOP
+from tests.support.sandbox import without
 
 CODECS = ("snappy", "zstd", "gzip", "none", "lz4", "brotli")
 
@@ -155,8 +157,18 @@ with ThreadPoolExecutor(2) as pool:
     assert result.stdout == "400 400\n", result.stderr
 
 
-@pytest.mark.parametrize("left", [0.3, 0.9])
-def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path, left: float) -> None:
+@pytest.mark.parametrize("refusal", [errno.ENODEV, errno.ENOMEM])
+def test_a_file_that_cannot_be_mapped_is_read(tmp_path: Path, refusal: int) -> None:
+    """Some network file systems have no maps, and a limit may leave no address space."""
+    path, values = tmp_path / "x.parquet", [random.Random(n).randbytes(400_000) for n in range(12)]
+    pq.write_table(table_of(list(values)), path)
+    assert without("mmap", refusal, lambda: list(read_images(RowRange(path, 0, 12), "cam"))) == values
+
+
+@pytest.mark.parametrize(
+    ("left", "fault"), [(0.3, "a header is damaged"), (0.9, "a page ends before its values do")]
+)
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path, left: float, fault: str) -> None:
     """The rest of a page that is mapped would end the process."""
     rng = random.Random(0)
     path = tmp_path / "x.parquet"
@@ -177,7 +189,7 @@ except SourceError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert "column cam cannot be read: " in result.stdout
+    assert f"column cam cannot be read: {fault}" in result.stdout
 
 
 def test_one_image_for_all_rows_is_read_as_often_as_it_is_there(tmp_path: Path) -> None:
