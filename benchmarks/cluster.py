@@ -240,9 +240,9 @@ class PretendedCluster:
         self._ray = ray
 
     @contextmanager
-    def open(self, workers: int, reads: Sequence[Path] = ()) -> Iterator[_Session]:
+    def open(self, workers: int, uses: Sequence[Path] = ()) -> Iterator[_Session]:
         """See :class:`~ffenc.dataset.executors.local.Executor`."""
-        yield _Session(self._ray, lambda: None, "prefer", reads)
+        yield _Session(self._ray, lambda: None, "prefer", uses)
 
 
 def peak_megabytes() -> float:

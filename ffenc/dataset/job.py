@@ -146,8 +146,8 @@ class _Job:
 
     def run(self, check: Callable[[Path], None]) -> JobSummary:
         plan = self._plan
-        reads = [*plan.source.roots, *plan.source.temporary]
-        with self._executor.open(plan.workers, reads) as runner:
+        uses = [*plan.source.roots, *plan.source.temporary, self._staging.pieces]
+        with self._executor.open(plan.workers, uses) as runner:
             work = Work(runner, self._progress)
             videos_made = JobVideos(plan, self._staging, work, keep_going=self._keep_going)
             done, joined = videos_made.make()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,20 @@ def test_a_machine_that_does_not_see_the_packets_of_a_bag_is_named_before_any_wo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mcap", "elsewhere"]
     elsewhere.rename(folder)
     assert run_plan(plan, executor=RayExecutor()).frames == 8
+
+
+def test_a_machine_that_does_not_see_the_folder_of_the_pieces_is_named_before_any_work(
+    cluster: Any, tmp_path: Path
+) -> None:
+    class Unshared(RayExecutor):
+        def open(self, workers: int, uses: Sequence[Path] = ()) -> Any:
+            next(path for path in uses if path.name == "pieces").rename(tmp_path / "elsewhere")
+            return super().open(workers, uses)
+
+    plan = plan_reencode(DATASET, tmp_path / "out", overrides=H264, cameras=["top"])
+    with pytest.raises(ConfigError, match=r"cannot read .*/pieces, which the job uses on all machines"):
+        run_plan(plan, executor=Unshared())
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
 
 
 def test_tasks_of_every_kind_can_be_pickled(png_tree: Path, dataset_v21: Path, tmp_path: Path) -> None:

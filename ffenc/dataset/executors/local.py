@@ -89,19 +89,19 @@ class Runner(Protocol):
 class Executor(Protocol):
     """A place where tasks run."""
 
-    def open(self, workers: int, reads: Sequence[Path] = ()) -> AbstractContextManager[Runner]:
+    def open(self, workers: int, uses: Sequence[Path] = ()) -> AbstractContextManager[Runner]:
         """Yield the runner for the tasks of a job.
 
         Args:
             workers: number of encoders at once on this machine.
-            reads: files and folders that its tasks read, wherever they run.
+            uses: files and folders that its tasks use, wherever they run.
         """
 
 
 class LocalExecutor:
     """Runs tasks in threads of this process, each with an encoder."""
 
-    def open(self, workers: int, reads: Sequence[Path] = ()) -> AbstractContextManager[Runner]:
+    def open(self, workers: int, uses: Sequence[Path] = ()) -> AbstractContextManager[Runner]:
         """See :class:`Executor`."""
         return nullcontext(_Threads(workers))
 

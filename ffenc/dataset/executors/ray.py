@@ -72,9 +72,9 @@ class RayExecutor:
         self._ray = _import_ray()
 
     @contextmanager
-    def open(self, workers: int, reads: Sequence[Path] = ()) -> Iterator[Runner]:
+    def open(self, workers: int, uses: Sequence[Path] = ()) -> Iterator[Runner]:
         """See :class:`~ffenc.dataset.executors.local.Executor`; Ray is connected at the first task."""
-        local = [path.absolute() for path in reads if mirror_of(path) is None]
+        local = [path.absolute() for path in uses if mirror_of(path) is None]
         with ExitStack() as closing:
             connect = partial(self._connected, workers)
             yield _Session(self._ray, lambda: closing.enter_context(connect()), self._same, local)
@@ -128,13 +128,13 @@ class _Session:
         ray: the library.
         connect: connects to it.
         same: how machines with another FFmpeg are treated.
-        reads: files and folders that tasks read.
+        uses: files and folders that tasks use.
     """
 
     def __init__(
-        self, ray: Any, connect: Callable[[], object], same: SameProgram, reads: Sequence[Path]
+        self, ray: Any, connect: Callable[[], object], same: SameProgram, uses: Sequence[Path]
     ) -> None:
-        self._ray, self._connect, self._same, self._reads = ray, connect, same, reads
+        self._ray, self._connect, self._same, self._uses = ray, connect, same, uses
         self._around: Any = None
         self._places: Places | None = None
 
@@ -194,7 +194,7 @@ class _Session:
         if self._places is None:
             self._connect()
             self._around = self._ray.put(Around(open_copies(), current(), Path.cwd()))
-            self._places = Places(self._ray, self._same, self._reads)
+            self._places = Places(self._ray, self._same, self._uses)
         return self._places
 
     def _answer(self, reference: Any, own: _Try[AnyTask]) -> Answer | None:

@@ -50,8 +50,8 @@ class _Group(Struct, frozen=True):
 class Places:
     """Selects the machine of the next task: any, or, if not all have its programs, the least busy one."""
 
-    def __init__(self, ray: Any, same: SameProgram, reads: Sequence[Path] = ()) -> None:
-        self._ray, self._same, self._reads = ray, same, reads
+    def __init__(self, ray: Any, same: SameProgram, uses: Sequence[Path] = ()) -> None:
+        self._ray, self._same, self._uses = ray, same, uses
         self._remote = ray.remote(run_task)
         self._groups: dict[str, _Group] = {}
         self._held: dict[Any, str] = {}
@@ -101,7 +101,7 @@ class Places:
 
         Raises:
             ToolchainError: no machine has it, or not all have it and all are required to.
-            ConfigError: one that has it cannot read a file or folder that tasks read.
+            ConfigError: one that has it cannot read a file or folder that tasks use.
         """
         ray = self._ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
@@ -111,7 +111,7 @@ class Places:
         answers = [
             ask.options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(wanted, self._reads)
+            ).remote(wanted, self._uses)
             for node in alive
         ]
         good, others = [], []
@@ -130,7 +130,7 @@ class Places:
                 continue
             if unread is not None:
                 raise ConfigError(
-                    f"{name} cannot read {unread}, which the job reads on all machines of the cluster: put "
+                    f"{name} cannot read {unread}, which the job uses on all machines of the cluster: put "
                     "it on a shared file system, under the same path everywhere. For temporary files, set "
                     "TMPDIR to a folder there"
                 )

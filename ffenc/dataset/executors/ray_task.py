@@ -63,9 +63,9 @@ def same_programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
     return same, list(dict.fromkeys(one.version for one in found))
 
 
-def look_around(wanted: Toolchain, reads: Sequence[Path]) -> tuple[Toolchain | None, list[str], Path | None]:
-    """Return the results of :func:`same_programs`, and the first path that this machine cannot read."""
-    return *same_programs(wanted), next((path for path in reads if not os.access(path, os.R_OK)), None)
+def look_around(wanted: Toolchain, uses: Sequence[Path]) -> tuple[Toolchain | None, list[str], Path | None]:
+    """Return the results of :func:`same_programs`, and the first path that it cannot read."""
+    return *same_programs(wanted), next((path for path in uses if not os.access(path, os.R_OK)), None)
 
 
 def run_task(task: Task, around: Around) -> Answer:
