@@ -48,7 +48,11 @@ class VideoInput(Struct, frozen=True):
 
 
 def check_size(
-    config: VideoEncoderConfig, width: int, height: int, transform: Transform | None = None
+    config: VideoEncoderConfig,
+    width: int,
+    height: int,
+    transform: Transform | None = None,
+    camera: str | None = None,
 ) -> None:
     """Check that the encoder and the pixel format's chroma subsampling support a frame size.
 
@@ -56,6 +60,7 @@ def check_size(
         config: the settings.
         width, height: size of the encoded frames.
         transform: what gave them this size, for advice.
+        camera: name of the camera, if there are others, whose frames the advice must not change.
 
     Raises:
         ConfigError: width or height is not positive, outside of the encoder's limits, or not a multiple of
@@ -70,21 +75,22 @@ def check_size(
         even = max(width - width % fmt.x_step, fmt.x_step), max(height - height % fmt.y_step, fmt.y_step)
         raise ConfigError(
             f"{width}x{height} frames cannot be stored as {config.pix_fmt}: it halves the chroma planes, so "
-            f"the size must be even. {_even_size(*even, transform)}, or use a pix_fmt that keeps full "
-            "chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
+            f"the size must be even. {_even_size(*even, transform, camera)}, or use a pix_fmt that keeps "
+            "full chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
         )
 
 
-def _even_size(width: int, height: int, transform: Transform | None) -> str:
+def _even_size(width: int, height: int, transform: Transform | None, camera: str | None) -> str:
     """Return what to do for frames of an even size."""
-    resize = argument("resize", f"{width}x{height}")
+    of = "" if camera is None else f"cameras.{camera}."
+    resize = argument(f"{of}resize", f"{width}x{height}")
     if transform is not None and transform.resize is not None:  # the last step that sets a size
         return f"Resize the frames to an even size ({resize})"
     x, y = transform.crop[:2] if transform is not None and transform.crop is not None else (0, 0)
     if transform is not None and transform.rotate in (90, 270):  # after the crop
         width, height = height, width
-    crop = argument("crop", f"{width}x{height}+{x}+{y}")
-    return f"Crop, resize or pad the frames ({crop}, {resize}, or {argument('pad', True)})"
+    crop = argument(f"{of}crop", f"{width}x{height}+{x}+{y}")
+    return f"Crop, resize or pad the frames ({crop}, {resize}, or {argument(f'{of}pad', True)})"
 
 
 def _check_limits(codec: Codec, width: int, height: int) -> None:

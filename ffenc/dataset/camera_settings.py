@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
+from ffenc.compiler.command import check_size
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import camera_name
@@ -79,6 +80,14 @@ class Chooser:
         self._prepared: dict[str, Encoding] = {}
         self._absent: Absent = {}
 
+    def check_size(self, camera: Camera, config: VideoEncoderConfig, transform: Transform | None) -> None:
+        """Check the size of a camera's frames, with advice for this camera only."""
+        size = camera.stored.width, camera.stored.height
+        if transform is not None:
+            size = transform.size(*size)
+        several = len(self.source.cameras) > 1
+        check_size(config, *size, transform, camera_name(camera.key) if several else None)
+
     def for_images(
         self,
         camera: Camera,
@@ -87,6 +96,7 @@ class Chooser:
         transform: Transform | None = None,
     ) -> Encoding:
         """Return the encoding of an image camera."""
+        self.check_size(camera, config, transform)
         header = camera.header
         same = json.dumps([repr(config), str(transform), str(header), header.order])
         if same not in self._prepared:
@@ -245,6 +255,7 @@ def video_stream(
         clip_of(chooser.source.video(camera.key, episode), chooser.source.fps, compare=False)
         for episode in odd[:1]
     ]
+    chooser.check_size(camera, config, transform)
     encoding = chooser.for_clip(clip, config, others, transform)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
         same, reasons = True, _not_copied(chooser.source, camera, episodes)

@@ -11,6 +11,7 @@ import psutil
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
+from ffenc.compiler.command import check_size
 from ffenc.compiler.frames import FrameFormat, raw_format
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key
@@ -64,6 +65,8 @@ def prepared_channels(
         try:
             transform = _transform(preset.transform, size, way)
             stored = size if transform is None else transform.size(*size)
+            if way != "images":
+                check_size(preset.encoder, *stored, transform, name if len(robot.cameras) > 1 else None)
             encoding = (
                 untried(preset.encoder, size, fps, encoded, candidates[0])
                 if way == "images"
