@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
-from ffenc.dataset.choice import Episodes, chosen_episodes
+from ffenc.dataset.choice import Episodes, picked_episodes
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Camera, EpisodeRef
@@ -123,7 +123,18 @@ def open_footage(
     names = None if cameras is None else tuple(cameras)
     partial = episodes is not None or on_damage is not None
     programs = ffmpeg, ffprobe
-    opening = Opening(fps=fps, cameras=names, follow_links=follow_links, partial=partial, programs=programs)
+
+    def choose(known: Sequence[EpisodeRef]) -> list[EpisodeRef]:
+        return picked_episodes(known, episodes, None)
+
+    opening = Opening(
+        fps=fps,
+        cameras=names,
+        follow_links=follow_links,
+        partial=partial,
+        choose=None if episodes is None or on_damage is not None else choose,
+        programs=programs,
+    )
     opened = open_source(source, opening)
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(
@@ -133,9 +144,7 @@ def open_footage(
     wanted = chosen_cameras(keys, cameras) if cameras is not None else keys
     if not wanted:
         raise SourceError(f"{source}: has no cameras")
-    known = [episode.index for episode in opened.episodes]
-    numbers = set(known if episodes is None else chosen_episodes(episodes, known, argument("episodes")))
-    chosen = [episode for episode in opened.episodes if episode.index in numbers]
+    chosen = choose(opened.episodes)
     if isinstance(opened, LeRobotV3 | LeRobotV21):
         damage = opened.damaged() if on_damage is not None else {}
         for episode in [episode for episode in chosen if episode.index in damage]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from ffenc import DestinationError, SourceError, plan_reencode, reencode_dataset
 from ffenc.dataset.columns import set_column
 from ffenc.dataset.sources.lerobot import open_dataset
+from ffenc.tune.footage import open_footage
 from tests.conftest import ANGLE, DATASET, FIXTURES, TOP, everything_in
 from tests.support.damage import change_table
 from tests.support.make import H264, png_with
@@ -152,6 +154,23 @@ def test_trees_with_faults_are_refused(
     refused(png_tree, tmp_path, "episodes are missing", fps=30)
 
 
+def test_faults_in_other_episodes_of_a_tree_do_not_matter(
+    png_tree: Path, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    for name, damage in (("gap", None), ("size", images[ANGLE][0])):
+        tree = Path(shutil.copytree(png_tree, tmp_path / name))
+        frame = tree / "episode_000001/top/frame-000009.png"
+        frame.unlink()
+        if damage is not None:
+            frame.write_bytes(damage)
+        refused(tree, tmp_path, "frame.*9", fps=30)
+        plan = plan_reencode(tree, tmp_path / "out", fps=30, overrides=H264, episodes="0,2")
+        assert [episode.index for episode in plan.episodes] == [0, 2]
+        with ExitStack() as closing:
+            footage = open_footage(tree, closing, fps=30, episodes=[0, 2])
+            assert [list(one.episodes) for one in footage] == [[0, 2], [0, 2]]
+
+
 def test_a_tree_of_nothing_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -165,6 +184,15 @@ def test_odd_sizes_are_refused_before_anything_starts(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((33, 64, 3), np.uint8)).save(folder / "0.png")
     refused(tmp_path / "source", tmp_path, r"observation\.images\.cam: 64x33.*yuv444p", fps=30)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_advice_for_an_odd_size_leaves_other_cameras_as_they_are(tmp_path: Path) -> None:
+    for camera, size in (("cam", (33, 64, 3)), ("wide", (64, 128, 3))):
+        folder = tmp_path / "source/episode_0" / camera
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros(size, np.uint8)).save(folder / "0.png")
+    said = r"cameras\.cam\.crop='64x32\+0\+0', cameras\.cam\.resize='64x32', or cameras\.cam\.pad=True"
+    refused(tmp_path / "source", tmp_path, said, fps=30)
 
 
 def change_episodes(source: Path, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -34,7 +34,7 @@ class Opening(Struct, frozen=True):
         follow_links: see :func:`~ffenc.paths.check_tree`.
         retime: put the rows of frame i at i / fps.
         partial: see :func:`~ffenc.dataset.sources.lerobot.open_dataset`.
-        choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`; None: not given.
+        choose: returns the episodes that will be read, given all; None: not given.
         mapping: meaning of its arrays or topics.
         on_gap: what to do if a frame has no message; None: as in the mapping.
         usual_mapping: mapping in a preset.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.model import Camera, EpisodeRef
@@ -16,6 +17,9 @@ from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
 from ffenc.paths import check_tree
+
+if TYPE_CHECKING:
+    from ffenc.dataset.lerobot import Choice
 
 LAYOUTS = (
     "episode_*/CAMERA/*.png, images/CAMERA/episode_*/frame_*.png (LeRobot's), "
@@ -33,6 +37,7 @@ class PngTree(PlainSource):
         robot_type: LeRobot's name for the robot, or None.
         cameras: keys to read, with or without ``observation.images.``; None: all.
         start_number: number of each folder's first frame; by default 0 or 1.
+        choose: returns the episodes that will be read, given all; faults of others do not matter. None: all.
 
     Raises:
         SourceError: no frames, a gap, a frame that is truncated or unlike the others, or cameras of
@@ -48,29 +53,50 @@ class PngTree(PlainSource):
         robot_type: str | None = None,
         cameras: Sequence[str] | None = None,
         start_number: int | None = None,
+        choose: Choice | None = None,
     ) -> None:
         folders = find_folders(root)
         keys = {key: None for episode in folders for key in episode}
         if cameras is not None:
             keys = dict.fromkeys(chosen_cameras(list(keys), cameras))
         self._images: list[dict[str, ImageFiles]] = []
+        faults: dict[int, SourceError] = {}
         for number, episode in enumerate(folders):
-            missing = sorted(set(keys) - set(episode))
-            if missing:
-                raise SourceError(
-                    f"{root}: episode {number} has no frames of {missing[0]}, which other episodes have"
-                )
-            self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
+            try:
+                self._images.append(self._listed(root, number, episode, keys, start_number))
+            except SourceError as error:
+                self._images.append({})
+                faults[number] = error
+        lengths = [len(next(iter(images.values()), ())) for images in self._images]
+        every = [EpisodeRef(number, length) for number, length in enumerate(lengths)]
+        self._read = [episode.index for episode in (every if choose is None else choose(every))]
+        for number in self._read:
+            if number in faults:
+                raise faults[number]
         cameras_found = [self._camera(key) for key in keys]
         self._tell_what_is_left(root, cameras_found, folders)
         super().__init__(
-            root,
-            fps=fps,
-            cameras=cameras_found,
-            lengths=[self._length(root, number) for number in range(len(folders))],
-            tasks=[task],
-            robot_type=robot_type,
+            root, fps=fps, cameras=cameras_found, lengths=lengths, tasks=[task], robot_type=robot_type
         )
+
+    @staticmethod
+    def _listed(
+        root: Path, number: int, episode: Mapping[str, Path], keys: Collection[str], start_number: int | None
+    ) -> dict[str, ImageFiles]:
+        """Return the frames of each camera in an episode, equally many."""
+        missing = sorted(set(keys) - set(episode))
+        if missing:
+            raise SourceError(
+                f"{root}: episode {number} has no frames of {missing[0]}, which other episodes have"
+            )
+        images = {key: image_files(episode[key], start_number=start_number) for key in keys}
+        lengths = {key: len(files) for key, files in images.items()}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
+            raise SourceError(
+                f"{root}: the cameras of episode {number} have different numbers of frames ({counts})"
+            )
+        return images
 
     @staticmethod
     def _tell_what_is_left(
@@ -89,19 +115,12 @@ class PngTree(PlainSource):
                 warnings.warn(f"{one.key}: the alpha channel is dropped", FfencWarning, stacklevel=3)
 
     def _camera(self, key: str) -> Camera:
-        header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
+        header = ImageFiles(
+            [path for number in self._read for path in self._images[number][key].paths]
+        ).check()
         if not header.depth:
             return Camera(key, False, header)
         return Camera(key, True, header, header.unit)
-
-    def _length(self, root: Path, number: int) -> int:
-        lengths = {key: len(images) for key, images in self._images[number].items()}
-        if len(set(lengths.values())) > 1:
-            counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
-            raise SourceError(
-                f"{root}: the cameras of episode {number} have different numbers of frames ({counts})"
-            )
-        return next(iter(lengths.values()))
 
     def frames(self, camera: str, episode: EpisodeRef) -> ImageFiles:
         return self._images[episode.index][camera]
@@ -194,6 +213,7 @@ def _open(folder: Path, opening: Opening) -> PngTree:
         robot_type=opening.robot_type,
         cameras=opening.cameras,
         start_number=opening.start_number,
+        choose=opening.choose,
     )
 
 
