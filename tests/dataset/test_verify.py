@@ -1209,7 +1209,9 @@ def test_damage_in_lists_is_noticed_by_the_checksums_of_their_pages(tmp_path, on
         return root
 
     root = damage("meta/tasks.parquet", "task")
-    assert any("CRC" in fault.what for fault in verify_dataset(root).faults if fault.kind == "tasks")
+    [fault] = verify_dataset(root).faults  # nothing is compared with a table that cannot be read
+    assert fault.kind == "tasks"
+    assert "CRC" in fault.what
     root = damage(LIST, f"videos/{ANGLE}/from_timestamp")
     with pytest.raises(SourceError, match="CRC"):
         episode_videos(root)

@@ -264,11 +264,14 @@ def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
 
 
 def checked_tasks(tasks: Any, known: set[str], episode: int, place: str, faults: Faults) -> list[str] | None:
-    """Return an episode's tasks if all are texts of the tasks table; otherwise None."""
+    """Return an episode's tasks if all are texts of the tasks table; otherwise None.
+
+    If no text is known, the tasks table cannot be read, which is a fault of its own.
+    """
     if not (isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)):
         faults.add("tasks", f"tasks is {tasks!r}", expected="a list of texts", file=place, episode=episode)
         return None
-    unknown = [task for task in tasks if task not in known]
+    unknown = [task for task in tasks if known and task not in known]
     for task in unknown:
         faults.add("tasks", f"task {task[:60]!r} is not in the tasks table", file=place, episode=episode)
     return None if unknown else tasks

@@ -237,13 +237,13 @@ class RowChecks:
         task = columns.get("task_index")
         if task is not None:
             self._add_tasks(owner, task)
-            unknown = ~np.isin(task, self._tasks)
-            report(
-                "task-index",
-                unknown,
-                lambda r: f"has task_index {task[r]}",
-                lambda _: f"one of the {len(self._tasks)} tasks of the tasks table",
-            )
+            if len(self._tasks):
+                report(
+                    "task-index",
+                    ~np.isin(task, self._tasks),
+                    lambda r: f"has task_index {task[r]}",
+                    lambda _: f"one of the {len(self._tasks)} tasks of the tasks table",
+                )
         np.add.at(self._rows, at, sizes)
         self._faulty[-1] = False
         for name in self._layout.numeric:
