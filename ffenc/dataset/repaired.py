@@ -93,7 +93,7 @@ class RepairedDataset:
             (one.number, key): set() for one in left.episodes for key in one.short if not one.damage
         }  # (episode, camera) -> rows with damaged frames; other frames may be missing
         self._kept: list[Found] = []
-        self._rows = {one.number: len(one.rows) for one in left.episodes}
+        self._rows = {one.number: one.read for one in left.episodes}
 
     # --- what is kept -----------------------------------------------------------------------------------
 

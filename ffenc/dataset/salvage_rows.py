@@ -58,7 +58,8 @@ class Found(Struct):
     Attributes:
         number: index in the source.
         path: the data file.
-        rows: positions of its rows there, in the order of its frames.
+        rows: positions of its rows there, in the order of its frames, up to the first that is missing.
+        read: number of its rows there, without duplicates.
         listed: its row of the episode list; None: it is not listed.
         texts: listed texts of its tasks.
         videos: camera -> place of its frames.
@@ -70,6 +71,7 @@ class Found(Struct):
     number: int
     path: Path
     rows: npt.NDArray[np.int64]
+    read: int
     listed: int | None = None
     texts: list[str] = field(default_factory=list)
     videos: dict[str, Place] = field(default_factory=dict)
@@ -225,8 +227,8 @@ class SalvagedRows:
             ):
                 if numbers[rows[0]] < 0:
                     continue
-                one = Found(int(numbers[rows[0]]), path, rows)
-                self._order(one, file.frames[rows], in_order=self._follow(rows, file, listed))
+                one = Found(int(numbers[rows[0]]), path, rows, len(rows))
+                self._order(one, file, listed)
                 if not whole[one.rows].all():
                     one.length = int(np.argmin(whole[one.rows]))
                     one.damage = one.damage or ("its rows cannot be read, or lack values of a feature")
@@ -318,31 +320,50 @@ class SalvagedRows:
         in_time = (np.abs(file.times[rows] - grid) < _NEAR / float(self.fps)).all()
         return bool(in_time) and lengths.get(int(file.episodes[rows[0]])) == len(rows)
 
-    def _order(self, one: Found, frames: npt.NDArray[np.int64], *, in_order: bool) -> None:
+    def _order(self, one: Found, file: RowNumbers, lengths: Mapping[int, Any]) -> None:
         """Sort an episode's rows by frame; without frame indices, they keep their order in the file."""
+        frames = file.frames[one.rows]
         count = one.length = len(one.rows)
         if (frames < 0).any() or (frames == np.arange(count)).all():
             return
         _, first = np.unique(frames, return_index=True)
         ordered = frames[first]
         gaps, repeated = (np.diff(ordered) != 1).any(), len(first) < count
-        if in_order and (gaps or repeated):
+        if (gaps or repeated) and self._follow(one.rows, file, lengths):
             what = "its frame_index is wrong; the rows are numbered in their order, that of their timestamps"
             self._note(what, episode=one.number)
             return
         if gaps:
             one.damage = "rows are missing: frame_index has gaps"
+            one.read = len(first)
             first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
         elif repeated and not self._repeated(one, frames):
             one.damage = "rows with other values have the same frame_index"
             first = np.arange(int(np.argmax(frames != np.arange(count))))  # up to the first that is wrong
+        elif ordered[0] > 0 and not self._counts(one, file, first, lengths):
+            one.damage = f"rows are missing: frame_index begins at {ordered[0]}"
+            one.read = len(first)
+            first = first[:0]
         else:
             what = "are sorted" if not repeated else f"lose {count - len(first)} duplicates"
             if not repeated and (np.diff(frames) == 1).all():
                 what = f"are counted from 0 (frame_index began at {frames[0]})"
             self._note(f"its rows {what}", episode=one.number)
+            one.read = len(first)
         one.rows = one.rows[first]
         one.length = len(one.rows)
+
+    def _counts(
+        self, one: Found, file: RowNumbers, first: npt.NDArray[np.int64], lengths: Mapping[int, Any]
+    ) -> bool:
+        """Return whether an episode's frame_index only counts from another number, and no row is missing.
+
+        The list has as many rows; or, if it has no length, the timestamps do not begin later.
+        """
+        listed = lengths.get(one.number)
+        if listed is not None:
+            return bool(listed == len(first))
+        return not file.times[one.rows[first[0]]] > _NEAR / float(self.fps)
 
     def _repeated(self, one: Found, frames: npt.NDArray[np.int64]) -> bool:
         """Return whether rows with the same frame index have the same values."""

@@ -221,6 +221,7 @@ def test_what_is_lost_is_dropped_or_cut(
     same = trimmed == dropped  # its plan is enough then
     cut = repair_dataset(video, tmp_path / "b", on_damage="trim", dry_run=same)
     assert [(one.number, one.kept) for one in cut.episodes if one.result is not None] == trimmed
+    assert all(one.kept < one.rows for one in cut.episodes if one.why)
     if not same:
         check(tmp_path / "b", undamaged, trimmed, [DEPTH])
 
