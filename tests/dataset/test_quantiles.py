@@ -208,6 +208,7 @@ def test_quantiles_of_a_camera_are_corrected_from_its_frames(two_cameras: Path, 
     notes = [note for note in verify_dataset(root).notes if note.kind == "quantiles"]
     assert len(notes) == 1
     assert "deep=True measures how far" in notes[0].what
+    assert "cameras=True, write=True" in notes[0].fix
     deep = [note for note in verify_dataset(root, deep=True).notes if note.kind == "quantiles"]
     assert [note.camera for note in deep] == ["action"]
     assert "q50 of action[12] is -0.177073, but -0.0179991 over all rows" in deep[0].what

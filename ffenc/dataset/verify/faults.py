@@ -93,7 +93,7 @@ KINDS = {
     "statistics-missing": Kind("{merge} computes them"),
     "statistics-differ": Kind("restore the data file; or, if its rows are correct, {merge} computes them"),
     "statistics-stale": Kind("{merge} computes them; training does not use them", severity="note"),
-    "quantiles": Kind("{restate} computes them of all rows", severity="note"),
+    "quantiles": Kind("{restate} computes them from all rows", severity="note"),
     "swapped": Kind("restore the two episodes from a copy", copied=True),
     "image": Kind("restore the data file, or leave the episode out with {leave_out}", copied=True),
     "video-missing": Kind(_RESTORE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
                 f"quantiles of {', '.join(names[:_SHOWN])}{more} are aggregated from the episodes' "
                 f"quantiles, and may be far from those of all rows; {argument('deep', True)} measures how far"
             )
-            faults.add("quantiles", what, file=STATS)
+            faults.add("quantiles", what, file=STATS, fix=_fix(tables, names))
         return
     distances: dict[str, tuple[float, str]] = {}
     for feature in names:
@@ -72,14 +72,20 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
         worst = max(distances, key=lambda feature: distances[feature])
         others = len(distances) - 1
         more = f"; {others} other feature{'s are' if others > 1 else ' is'} off too" if others else ""
-        cameras = {"cameras": True} if any(feature not in layout.numeric for feature in distances) else {}
         faults.add(
             "quantiles",
             f"{distances[worst][1]}, because it is aggregated from the episodes' quantiles{more}",
             file=STATS,
             camera=worst,
-            fix=f"{call('restate', root='DATASET', **cameras, write=True)} computes them from all rows",
+            fix=_fix(tables, distances),
         )
+
+
+def _fix(tables: Tables, features: Iterable[str]) -> str | None:
+    """Return what to do if a feature is a camera; None: what the kind of note says."""
+    if all(feature in tables.layout.numeric for feature in features):
+        return None
+    return f"{call('restate', root='DATASET', cameras=True, write=True)} computes them from all rows"
 
 
 def _distance(feature: str, stored: Stats, exact: Stats) -> tuple[float, str]:
