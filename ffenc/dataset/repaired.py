@@ -108,7 +108,9 @@ class RepairedDataset:
             worst = self._left.episodes[0]
             hint = ""
             for key in self._left.cameras:
-                if not any(key in one.videos for one in self._left.episodes):
+                own = self._left.root / "videos" / key
+                readable = any(own in path.parents for path in self._left.streams)
+                if not readable and not any(key in one.videos for one in self._left.episodes):
                     name = camera_name(key)
                     hint = (
                         f". No video of {name} is left; leave the camera out with "

@@ -441,6 +441,11 @@ def test_what_cannot_be_told_is_asked_for(video: Path, two_cameras: Path, tmp_pa
         (lambda root: (root / "meta/info.json").write_text("{"), "is not JSON"),
         (info(lambda i: i.update(codebase_version="v2.1")), "only v3.0 can be repaired"),
         (lambda root: shutil.rmtree(root / "data"), "no rows of any episode are left"),
+        (lambda root: shutil.rmtree(root / "videos" / ANGLE), "No video of angle is left; leave the camera"),
+        (
+            all_of(order(DATA, range(3, 72)), lambda root: shutil.rmtree(root / "meta/episodes")),
+            r"no episode is complete \(episode 0: .*\)$",
+        ),
     ):
         broken = Path(shutil.copytree(two_cameras, tmp_path / said[:4].strip()))
         damage(broken)
