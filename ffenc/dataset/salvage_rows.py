@@ -316,15 +316,24 @@ class SalvagedRows:
         Their timestamps are those of frames 0, 1, 2, ..., and the list has the same number: timestamps
         alone may have been rewritten after rows were lost.
         """
+        return self._in_time(rows, file) and lengths.get(int(file.episodes[rows[0]])) == len(rows)
+
+    def _in_time(self, rows: npt.NDArray[np.int64], file: RowNumbers) -> bool:
+        """Return whether the timestamps of rows are those of frames 0, 1, 2, ..."""
         grid = np.arange(len(rows)) / float(self.fps)
-        in_time = (np.abs(file.times[rows] - grid) < _NEAR / float(self.fps)).all()
-        return bool(in_time) and lengths.get(int(file.episodes[rows[0]])) == len(rows)
+        return bool((np.abs(file.times[rows] - grid) < _NEAR / float(self.fps)).all())
 
     def _order(self, one: Found, file: RowNumbers, lengths: Mapping[int, Any]) -> None:
         """Sort an episode's rows by frame; without frame indices, they keep their order in the file."""
         frames = file.frames[one.rows]
         count = one.length = len(one.rows)
-        if (frames < 0).any() or (frames == np.arange(count)).all():
+        if (frames == np.arange(count)).all():
+            return
+        if (frames < 0).any():
+            listed = lengths.get(one.number)
+            if isinstance(listed, int) and listed > count and not self._in_time(one.rows, file):
+                one.damage = f"{listed - count} rows are missing, and without frame_index it is unknown which"
+                one.length = 0
             return
         _, first = np.unique(frames, return_index=True)
         ordered = frames[first]

@@ -458,6 +458,11 @@ LOST: dict[str, Case] = {
     "the first rows are missing": Case(
         "rows", order(DATA, [*range(24), *range(27, 72)]), [ALL[0], ALL[2]], [ALL[0], ALL[2]]
     ),
+    "rows are missing, and frame_index": Case(
+        "columns",
+        all_of(order(DATA, [*range(50), *range(53, 72)]), without(DATA, "frame_index")),
+        *([ALL[0], ALL[1]], [ALL[0], ALL[1]]),
+    ),
     "rows are missing, and times are rewritten": Case(
         "rows",
         all_of(order(DATA, [*range(50), *range(53, 72)]), column(DATA, "timestamp", times_from_0)),
