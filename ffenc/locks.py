@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,3 +39,30 @@ def is_at(descriptor: int, place: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), place.stat())
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def unchanged(file: IO[Any]) -> Iterator[bool]:
+    """Make other programs wait before they write to an open file or shorten it, while a block runs (Linux).
+
+    This is a lease, which nobody else has to ask for; a program waits at most 45 seconds for its end.
+
+    Yields:
+        Whether they wait. They do not if the file belongs to another user or is open for writing, or if the
+        file system or this system has no leases.
+    """
+    waiting = False
+    # ImportError: Windows; AttributeError: other systems
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        # The signal that reports a waiting program; the usual one, SIGIO, would end this process.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        waiting = True
+    try:
+        yield waiting
+    finally:
+        if waiting:
+            with suppress(OSError):  # it took more than 45 seconds
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)

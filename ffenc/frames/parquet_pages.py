@@ -29,6 +29,7 @@ from msgspec import Struct
 from ffenc.errors import SourceError
 from ffenc.frames.crc import crc32
 from ffenc.frames.page_memory import Body, Buffer, Stream, Value, cut_short, decompressing, memory
+from ffenc.locks import unchanged
 
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8
@@ -154,12 +155,16 @@ class Page(Struct, frozen=True):
     @contextmanager
     def _stored(self) -> Iterator[memoryview[int]]:
         """Provide its bytes as stored in the file, from the system's file cache if there are many."""
-        mapped = self._map() if self.size >= _LEAST_MAPPED else None
-        if mapped is None:
-            with closing(self._read()) as data:
-                yield data.view
-            return
-        with mapped, memoryview(mapped) as whole, whole[-self.size :] as view:
+        with ExitStack() as held:
+            # Access to bytes that another program has cut off would end this process: it has to wait.
+            large = self.size >= _LEAST_MAPPED and held.enter_context(unchanged(self.raw))
+            mapped = self._map() if large else None
+            if mapped is None:
+                yield held.enter_context(closing(self._read())).view
+                return
+            held.enter_context(mapped)
+            whole = held.enter_context(memoryview(mapped))
+            view = held.enter_context(whole[-self.size :])
             # An error of the disk is an exception now; on access to the memory it would end the process.
             try:
                 mapped.madvise(_MADV_POPULATE_READ)

@@ -192,6 +192,30 @@ except SourceError as error:
     assert f"column cam cannot be read: {fault}" in result.stdout
 
 
+def test_a_file_is_cut_only_when_a_page_has_been_read(tmp_path: Path) -> None:
+    """Access to a mapped page whose bytes are no longer there would end the process."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(table_of([random.Random(n).randbytes(1 << 20) for n in range(24)]), path)
+    script = f"""
+import os, threading
+from pathlib import Path
+from ffenc.frames.parquet import RowRange, read_images
+path = Path({str(path)!r})
+def cut():
+    maps = Path("/proc/self/maps")
+    while str(path) not in maps.read_text():
+        pass
+    os.truncate(path, 1000)
+cutting = threading.Thread(target=cut, daemon=True)
+cutting.start()
+print(sum(1 for _ in read_images(RowRange(path, 0, 24), "cam")))
+cutting.join(10)
+print(os.path.getsize(path))
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert result.stdout == "24\n1000\n"
+
+
 def test_one_image_for_all_rows_is_read_as_often_as_it_is_there(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(table_of([b"one"] * 5000), path)
