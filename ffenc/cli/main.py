@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import sys
+from types import FrameType
 from typing import NoReturn
 
 from ffenc.cli.signals import Signals
@@ -38,9 +39,21 @@ def main() -> NoReturn:
 
     # Registered first, so called last at the exit. Freeing every object would take up to 0.2 s after a long
     # job, and the system frees the memory anyway.
-    atexit.register(end)
+    if _is_program(sys._getframe(1)):
+        atexit.register(end)
     status = answer()
     sys.exit(status)
+
+
+def _is_program(caller: FrameType) -> bool:
+    """Return whether the process is for the caller of :func:`main` only: a script, or ``python -m``.
+
+    A notebook, a test or a profiler goes on after the command, and has its own exit status and handlers.
+    """
+    outer = caller.f_back
+    while outer is not None and outer.f_globals.get("__name__") == "runpy":
+        outer = outer.f_back
+    return outer is None
 
 
 def answer() -> int:

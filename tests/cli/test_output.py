@@ -256,3 +256,21 @@ def test_a_shell_completes_commands_and_options() -> None:
 
     assert completed("re") == ["plain,record", "plain,recover", "plain,reencode", "plain,repair"]
     assert completed("reencode", "--dry") == ["plain,--dry-run"]
+
+
+def test_a_program_that_calls_the_command_line_keeps_its_own_exit() -> None:
+    script = """
+import atexit, sys
+from ffenc.cli.main import main
+def call():
+    try:
+        main()
+    except SystemExit as end:
+        print("status", end.code)
+atexit.register(print, "its own handler")
+sys.argv = ["ffenc", "nosuch"]
+call()
+sys.exit(3)
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (3, "status 2\nits own handler\n")
