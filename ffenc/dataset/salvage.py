@@ -93,7 +93,7 @@ class Salvage(SalvagedRows):
         files = sorted({*(self.root / "videos" / key).rglob("*.mp4"), *named})
         known = self._opened(key, files)
         listed = self._put_back(listed, known, key)
-        places = self._as_listed(listed, known)
+        places = self._as_listed(key, listed, known)
         wrong = [one for one in self.episodes if one.number not in places]
         if wrong and (in_order := self._in_order(known)) is not None:
             moved = [number for number, place in in_order.items() if places.get(number) != place]
@@ -212,13 +212,13 @@ class Salvage(SalvagedRows):
         return {number: (right.get(path, path), start) for number, (path, start) in listed.items()}
 
     def _as_listed(
-        self, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo]
+        self, key: str, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo]
     ) -> dict[int, Place]:
         """Return the episodes that are at their listed places."""
         by_file: dict[Path, list[tuple[int, Found]]] = {}
         for one in self.episodes:
             path, start = listed.get(one.number, (None, 0.0))
-            if path is None or path not in known:
+            if path is None or path not in known or self._contradicts(key, one):
                 continue
             info = known[path]
             assert info.times is not None
@@ -242,6 +242,18 @@ class Salvage(SalvagedRows):
             if not short or sum(one.length for _, one in own) > info.frames:
                 places |= held
         return places
+
+    def _contradicts(self, key: str, one: Found) -> bool:
+        """Return whether an episode's listed times span neither its listed length nor its rows."""
+        if one.listed is None:
+            return False
+        start, end = (self._column(name)[one.listed] for name in place_columns(key)[2:4])
+        length = self._column("length")[one.listed]
+        try:
+            frames = (float(end) - float(start)) * float(self.fps)
+            return all(abs(frames - count) > 0.5 for count in (one.read, one.length, int(length)))
+        except (TypeError, ValueError, OverflowError):
+            return False
 
     def _before_gap(self, info: StreamInfo, first: int, length: int) -> int:
         """Return how many frames follow each other at the frame rate, or at least in this number of steps."""

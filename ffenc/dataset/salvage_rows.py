@@ -331,8 +331,9 @@ class SalvagedRows:
             return
         if (frames < 0).any():
             listed = lengths.get(one.number)
-            if isinstance(listed, int) and listed > count and not self._in_time(one.rows, file):
-                one.damage = f"{listed - count} rows are missing, and without frame_index it is unknown which"
+            if isinstance(listed, int) and listed != count and not self._in_time(one.rows, file):
+                what = "missing" if listed > count else "duplicates"
+                one.damage = f"{abs(listed - count)} rows are {what}; without frame_index it is unknown which"
                 one.length = 0
             return
         _, first = np.unique(frames, return_index=True)
@@ -348,7 +349,8 @@ class SalvagedRows:
             first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
         elif repeated and not self._repeated(one, frames):
             one.damage = "rows with other values have the same frame_index"
-            first = np.arange(int(np.argmax(frames != np.arange(count))))  # up to the first that is wrong
+            # Up to the first of which there are two; those of another episode can come before its own.
+            first = first[: int(np.argmax(np.bincount(frames) > 1))] if ordered[0] == 0 else first[:0]
         elif ordered[0] > 0 and not self._counts(one, file, first, lengths):
             one.damage = f"rows are missing: frame_index begins at {ordered[0]}"
             one.read = len(first)

@@ -463,6 +463,27 @@ LOST: dict[str, Case] = {
         all_of(order(DATA, [*range(50), *range(53, 72)]), without(DATA, "frame_index")),
         *([ALL[0], ALL[1]], [ALL[0], ALL[1]]),
     ),
+    "rows are missing, and the next start is wrong": Case(
+        "episode-place",
+        all_of(
+            order(DATA, [*range(25), *range(33, 72)]),
+            set_at(LIST, f"videos/{ANGLE}/from_timestamp", 2, 39 / 30),
+        ),
+        *([ALL[0]], [ALL[0], (1, 1)]),
+    ),
+    "rows of another episode come first": Case(
+        "rows",
+        all_of(
+            column(DATA, "episode_index", lambda v: [max(1, number) for number in v]),
+            order(DATA, [*range(31), *range(30, 72)]),
+        ),
+        *([ALL[2]], [ALL[2]]),
+    ),
+    "a row is doubled, and no frame_index": Case(
+        "columns",
+        all_of(order(DATA, [*range(31), *range(30, 72)]), without(DATA, "frame_index")),
+        *([ALL[0], ALL[2]], [ALL[0], ALL[2]]),
+    ),
     "rows are missing, and times are rewritten": Case(
         "rows",
         all_of(order(DATA, [*range(50), *range(53, 72)]), column(DATA, "timestamp", times_from_0)),
