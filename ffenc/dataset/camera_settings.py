@@ -37,7 +37,7 @@ from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.prepare import Absent
-from ffenc.frames.prepare_clip import depth_config, prepare_clip
+from ffenc.frames.prepare_clip import check_crop, depth_config, prepare_clip
 from ffenc.layout import DEPTH_FIELDS
 from ffenc.spelling import argument
 
@@ -80,13 +80,21 @@ class Chooser:
         self._prepared: dict[str, Encoding] = {}
         self._absent: Absent = {}
 
-    def check_size(self, camera: Camera, config: VideoEncoderConfig, transform: Transform | None) -> None:
-        """Check the size of a camera's frames, with advice for this camera only."""
+    def check_size(
+        self,
+        camera: Camera,
+        config: VideoEncoderConfig,
+        transform: Transform | None,
+        clip: Clip | None = None,
+    ) -> None:
+        """Check the size of a camera's frames, those of a clip if it has video, with advice for it only."""
         size = camera.stored.width, camera.stored.height
+        name = camera_name(camera.key) if len(self.source.cameras) > 1 else None
         if transform is not None:
+            if clip is not None:
+                check_crop(clip, transform.of(*size), name)
             size = transform.size(*size)
-        several = len(self.source.cameras) > 1
-        check_size(config, *size, transform, camera_name(camera.key) if several else None)
+        check_size(config, *size, transform, name)
 
     def for_images(
         self,
@@ -255,7 +263,7 @@ def video_stream(
         clip_of(chooser.source.video(camera.key, episode), chooser.source.fps, compare=False)
         for episode in odd[:1]
     ]
-    chooser.check_size(camera, config, transform)
+    chooser.check_size(camera, config, transform, clip)
     encoding = chooser.for_clip(clip, config, others, transform)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
         same, reasons = True, _not_copied(chooser.source, camera, episodes)

@@ -183,7 +183,7 @@ def _prepared(
     able, frames = _trial_frames(clip, able)
     if transform is not None:
         geometry = transform.of(clip.info.width, clip.info.height)
-        _check_crop(clip, geometry)
+        check_crop(clip, geometry)
         if clip.depth:
             shape = clip.info.height, clip.info.width
             frames = [
@@ -224,8 +224,13 @@ def _warn_of_colours(clip: Clip, config: VideoEncoderConfig) -> None:
         )
 
 
-def _check_crop(clip: Clip, geometry: Geometry) -> None:
+def check_crop(clip: Clip, geometry: Geometry, camera: str | None = None) -> None:
     """Refuse a crop that would cut through subsampled chroma.
+
+    Args:
+        clip: the frames.
+        geometry: what is done with them.
+        camera: name of the camera, if there are others, whose frames the advice must not change.
 
     Raises:
         ConfigError: its position or size is odd.
@@ -236,10 +241,11 @@ def _check_crop(clip: Clip, geometry: Geometry) -> None:
     x, y, width, height = geometry.crop
     if x % fmt.x_step or width % fmt.x_step or y % fmt.y_step or height % fmt.y_step:
         even = [number - number % 2 for number in geometry.crop]
+        name = "crop" if camera is None else f"cameras.{camera}.crop"
         raise ConfigError(
             f"crop {width}x{height}+{x}+{y} cuts through the chroma of {clip.info.pix_fmt}, which "
             "has half the resolution: use even numbers, such as "
-            f"{argument('crop', f'{even[2]}x{even[3]}+{even[0]}+{even[1]}')}"
+            f"{argument(name, f'{even[2]}x{even[3]}+{even[0]}+{even[1]}')}"
         )
 
 

@@ -161,7 +161,9 @@ def test_what_changes_nothing_or_cannot_be_is_refused(tmp_path: Path) -> None:
         plan_edit(DATASET, out, transforms={"top": Transform(resize=(320, 240))})
     with pytest.raises(ConfigError, match="there is no camera 'nose'"):
         plan_edit(VIDEO, out, transforms={"nose": Transform(flip="h")})
-    with pytest.raises(ConfigError, match=r"crop 3x3\+0\+0 cuts through the chroma"):
+    with pytest.raises(
+        ConfigError, match=r"crop 3x3\+0\+0 cuts through the chroma.*cameras\.top\.crop='2x2\+0\+0'"
+    ):
         plan_edit(VIDEO, out, transforms={"top": Transform(crop=(0, 0, 3, 3))})
 
 
