@@ -149,7 +149,7 @@ class Page(Struct, frozen=True):
         data = Buffer(self.size)
         if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
             raise cut_short()
-        self._check(crc32(data.view))
+        self._check(data.view)
         return data
 
     @contextmanager
@@ -170,8 +170,7 @@ class Page(Struct, frozen=True):
                 mapped.madvise(_MADV_POPULATE_READ)
             except (AttributeError, OSError):  # not on this system, or it cannot be read
                 self._read_through()
-            if self.checksum is not None:
-                self._check(crc32(view))
+            self._check(view)
             yield view
 
     def _map(self) -> mmap.mmap | None:
@@ -198,8 +197,8 @@ class Page(Struct, frozen=True):
                 raise cut_short()
             left -= found
 
-    def _check(self, checksum: int) -> None:
-        if self.checksum is not None and checksum != self.checksum & 0xFFFFFFFF:
+    def _check(self, stored: memoryview[int]) -> None:
+        if self.checksum is not None and crc32(stored) != self.checksum & 0xFFFFFFFF:
             raise ValueError("a page does not match its checksum; the file is damaged")
 
 
