@@ -45,6 +45,7 @@ from ffenc.spelling import call
 
 __all__ = ["GrowingCamera", "GrowingDataset", "finish_commit", "pending_commits"]
 
+_ANY_FEATURES = {"action": {"dtype": "float32", "shape": [2], "names": None}}
 _KNOWN_STATISTICS = (*STATISTICS, *QUANTILES)
 
 
@@ -106,8 +107,8 @@ class GrowingDataset:
         else:
             _check_free(self.root)
             self._state = State(self._new_info(robot_type, features))
-        if self.features is not None:
-            self.rehearse(self.features)
+        # If the features are not known yet, others load the modules that would delay the first row.
+        self.rehearse(self.features if self.features is not None else _ANY_FEATURES)
         self._known = self._checksums()
 
     @property
