@@ -34,6 +34,7 @@ _STEP_SECONDS = 0.5  # of waiting; a suspended machine counts as one step
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _CAP_SYS_NICE = 23
+_SCRIPT = b"#!"
 _HEAD_BYTES = 256  # of a script that the kernel reads for the name of its interpreter
 _beginning = threading.Lock()  # held while the thread that starts programs is created
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -129,10 +130,19 @@ def _launched(program: str) -> bool:
         return False
     try:
         head = _head(path)
-        if head.startswith(b"#!"):  # a script: its interpreter is executed
+        if head.startswith(_SCRIPT):  # a script: its interpreter is executed
             head = _head(os.fsdecode(head[2:].split(b"\n")[0].split()[0]))
         return _machine(head) == _machine(_head("/proc/self/exe"))
     except (OSError, IndexError):
+        return False
+
+
+def is_script(program: str) -> bool:
+    """Return whether a program is a script, which may pass its input on to another program."""
+    path = shutil.which(program)
+    try:
+        return path is not None and _head(path).startswith(_SCRIPT)
+    except OSError:
         return False
 
 

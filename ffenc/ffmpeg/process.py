@@ -27,6 +27,7 @@ from ffenc.ffmpeg.launch import (
     begin,
     has_ended,
     has_finished,
+    is_script,
     kill,
     running_wait,
     start,
@@ -129,6 +130,7 @@ class FfmpegProcess:
         self._stall_seconds = stall_seconds
         self._stalled = False
         self._reading_error: BaseException | None = None
+        self._lend = os.write if is_script(command[0]) else splice
         stdout = pull or on_output is not None
         # Remote files that it reads are local until it ends.
         self._inputs = contextlib.ExitStack()
@@ -191,12 +193,13 @@ class FfmpegProcess:
         """Pass bytes to the program without copying them: it reads this memory itself, later.
 
         The memory must not change until :data:`PIPE_BYTES` more have been written, or the program has ended.
-        If the system or the buffer does not support this, the bytes are copied.
+        If the system or the buffer does not support this, the bytes are copied; and if the program is a
+        script, which may splice them into further pipes.
 
         Returns:
             As :meth:`write`.
         """
-        return self._give(data, splice)
+        return self._give(data, self._lend)
 
     def _give(self, data: Buffer, send: Callable[[int, memoryview], int]) -> bool:
         view = memoryview(data).cast("B")

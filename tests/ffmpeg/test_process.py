@@ -67,15 +67,35 @@ def test_a_program_runs_beside_more_open_files_than_select_can_wait_for(toolchai
     assert bytes(received) == FRAME * 2000
 
 
+# Passes its input on by splicing it into a pipe of its own, as pv does; the other end reads late.
+SPLICING = """#!{python}
+import fcntl, os, subprocess, sys, threading, time
+near, far = os.pipe()
+fcntl.fcntl(far, 1031, 1 << 20)
+def pass_on():
+    while os.splice(0, far, 1 << 20):
+        pass
+    os.close(far)
+threading.Thread(target=pass_on).start()
+time.sleep(1)
+sys.exit(subprocess.run([{ffmpeg!r}, *sys.argv[1:]], stdin=near).returncode)
+"""
+
+
+@pytest.mark.parametrize("spliced", [False, True], ids=["ffmpeg", "a script that splices its input"])
 def test_lent_memory_is_read_as_it_was_and_may_change_once_a_pipe_of_bytes_has_followed(
-    toolchain: Toolchain,
+    toolchain: Toolchain, tmp_path: Path, spliced: bool
 ) -> None:
     """Buffers are written over as early as is allowed: what comes out is what each held when it was lent."""
     received = bytearray()
     frame = np.zeros(64 * 64 * 40, np.uint8)  # 164 kB
     buffers = [frame.copy() for _ in range(PIPE_BYTES // frame.size + 2)]
     sent = []
-    with FfmpegProcess(copying(toolchain, "-f", "rawvideo", "pipe:1"), on_output=received.extend) as process:
+    command = copying(toolchain, "-f", "rawvideo", "pipe:1")
+    if spliced:
+        wrapper = program(tmp_path, SPLICING.format(python=sys.executable, ffmpeg=toolchain.ffmpeg))
+        command = [*wrapper, *command[1:]]
+    with FfmpegProcess(command, on_output=received.extend) as process:
         for number in range(60):
             buffer = buffers[number % len(buffers)]
             buffer[:] = np.random.default_rng(number).integers(0, 255, buffer.size, np.uint8)
