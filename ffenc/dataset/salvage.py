@@ -110,13 +110,29 @@ class Salvage(SalvagedRows):
         for one in self.episodes:
             place = places.get(one.number)
             if place is None:
-                self._damage(one, key, "its video is missing, or cannot be distinguished from others'", 0)
+                self._damage(one, key, self._why_unplaced(listed.get(one.number), known), 0)
                 continue
             one.videos[key] = place
             if place.whole < one.length:
                 one.short[key] = place.whole
             if place.whole < one.length and not (self._repeat and place.whole):
                 self._damage(one, key, f"has {place.whole} of {one.length} frames", place.whole)
+
+    def _why_unplaced(self, listed: tuple[Path, float] | None, known: Mapping[Path, StreamInfo]) -> str:
+        """Return why the frames of an episode were not found, given its listed file and start time."""
+        if listed is None:
+            return "no video is listed for it, and its frames cannot be distinguished from others'"
+        path, start = listed
+        video = f"its video, {self._relative(path)},"
+        if not path.is_file():
+            return f"{video} is missing"
+        if path not in known:  # the reason is an action of its own
+            return f"{video} cannot be used"
+        info = known[path]
+        assert info.times
+        if start > float(info.times[-1] * info.time_base) + TIME_TOLERANCE:
+            return f"{video} ends before its first frame"
+        return f"its frames in {self._relative(path)} cannot be distinguished from others'"
 
     def _damage(self, one: Found, key: str, why: str, whole: int) -> None:
         if not one.damage:

@@ -112,6 +112,15 @@ class SalvagedRows:
         self.episodes = list(self._read_rows())
         if not self.episodes:
             raise SourceError(f"{root}: no rows of any episode are left under data/; nothing can be repaired")
+        self._say_totals()
+
+    def _say_totals(self) -> None:
+        """Record which totals of ``info.json`` are not those of the rows."""
+        rows = {"total_episodes": len(self.episodes), "total_frames": sum(one.read for one in self.episodes)}
+        for name, found in rows.items():
+            if self.info.get(name) != found:
+                said = f"is {self.info[name]!r}" if name in self.info else "is missing"
+                self._note(f"{name} {said}; {found} are left in the rows, and it is counted again", file=INFO)
 
     def _read_info(self) -> dict[str, Any]:
         check_dataset(self.root)

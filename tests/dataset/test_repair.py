@@ -27,6 +27,7 @@ from ffenc import (
     verify_dataset,
 )
 from ffenc.dataset.restat import restate
+from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.verify.faults import KINDS
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.report.contact import write_contact_page
@@ -68,6 +69,7 @@ from tests.support.damage import (
     order,
     set_at,
     swapped_statistics,
+    video_file,
 )
 from tests.support.read import contents
 
@@ -224,6 +226,38 @@ def test_what_is_lost_is_dropped_or_cut(
     assert all(one.kept < one.rows for one in cut.episodes if one.why)
     if not same:
         check(tmp_path / "b", undamaged, trimmed, [DEPTH])
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda root: ffmpeg(root, ANGLE, "-c", "copy", "-frames:v", "40"), "ends before its first frame"),
+        (lambda root: video_file(root, ANGLE, 0).unlink(), "is missing"),
+        (lambda root: video_file(root, ANGLE, 0).write_bytes(b"damaged"), "cannot be used"),
+    ],
+    ids=["cut", "deleted", "overwritten"],
+)
+def test_why_an_episode_has_no_frames_is_said(
+    damage: Damage, why: str, two_cameras: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(two_cameras, tmp_path / "source"))
+    damage(source)
+    left = Salvage(source, without=[], task=None, ffprobe=None, scratch=tmp_path / "scratch")
+    place = video_file(source, ANGLE, 0).relative_to(source)
+    assert left.episodes[2].damage == f"{ANGLE}: its video, {place}, {why}"
+
+
+def test_totals_that_are_corrected_are_said(video: Path, tmp_path: Path) -> None:
+    def wrong(said: dict[str, Any]) -> None:
+        said.update(total_frames=7)
+        del said["total_episodes"]
+
+    info(wrong)(video)
+    plan = repair_dataset(video, tmp_path / "out", dry_run=True)
+    assert [action.what for action in plan.actions] == [
+        "total_episodes is missing; 3 are left in the rows, and it is counted again",
+        "total_frames is 7; 72 are left in the rows, and it is counted again",
+    ]
 
 
 def noted(text: str) -> Damage:
