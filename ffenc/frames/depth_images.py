@@ -43,14 +43,15 @@ def read_depth(frame: EncodedFrame) -> Depth:
 
 
 def _decoded(frame: EncodedFrame, header: ImageHeader) -> Depth:
+    if header.channels != 1 or header.bits == 1:
+        colours = "; colours need 8 bits: convert them with `ffmpeg -i IN -pix_fmt rgb24 OUT`"
+        raise SourceError(
+            f"{frame.name}: is {header}, samples per pixel: {header.channels}; "
+            "a depth image has one of 8, 16 or 32 bits" + (colours if header.bits == 16 else "")
+        )
     if header.format == "tiff" and (raw := raw_samples(frame.data, header)) is not None:
         return raw.astype(raw.dtype.newbyteorder("="), copy=False)
     _, depth = decode(frame.data, frame.name)
-    if depth.ndim != 2 or depth.dtype.kind not in "uif":
-        raise SourceError(
-            f"{frame.name}: has {'x'.join(map(str, depth.shape))} {depth.dtype} samples; "
-            "a depth image has one channel"
-        )
     # Pillow has no unsigned 32-bit numbers.
     unsigned = header.samples == "unsigned" and depth.dtype == np.int32
     return depth.view(np.uint32) if unsigned else depth

@@ -1,4 +1,4 @@
-"""The error of depth after lossy encoding, measured before a job starts."""
+"""What depth loses by its settings, measured before a job starts: by lossy encoding, and by the range."""
 
 from __future__ import annotations
 
@@ -10,15 +10,58 @@ import numpy as np
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.compiler.decode import compile_decode
-from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import FfencWarning, FfmpegError, VerificationError
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import installed
-from ffenc.frames.depth import MAX_CODE, DepthQuantizer
-from ffenc.frames.depth_images import samples_in_mm
+from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
+from ffenc.frames.depth_images import Depth, depth_unit, samples_in_mm
 from ffenc.frames.encoding import Encoding
 from ffenc.spelling import argument, call
 from ffenc.temporary import temporary_folder
+
+_OUTSIDE = 0.1  # share of the depth outside the stored range from which on a warning is due
+_COARSE_MM = 20  # distance of neighbouring codes; sensors measure depth below 5 m more accurately
+_SATURATED_MM = 65535  # how sensors and simulators write "too far"
+
+
+def warn_of_range(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit | None) -> None:
+    """Warn if the stored range does not fit the depth, such as a range in millimetres instead of metres.
+
+    Args:
+        config: the encoder settings; nothing is done for other settings than those of 12-bit codes.
+        maps: some depth maps.
+        unit: their unit; None: integers are millimetres, floats metres.
+
+    Warns:
+        FfencWarning: the codes are far apart, or a tenth of the depth or more is outside the range. Pixels
+            without depth and saturated ones are not counted.
+    """
+    if not isinstance(config, DepthEncoderConfig) or config.pix_fmt != "gray12le":
+        return
+    depth = np.concatenate([one.reshape(-1) for one in maps])
+    unit = unit or depth_unit(depth)
+    depth = depth[np.isfinite(depth) & (depth > 0) & (depth < _SATURATED_MM / (1 if unit == "mm" else 1000))]
+    if not depth.size:
+        return
+    quantizer = DepthQuantizer.from_config(config)
+    ends = np.array([config.depth_min, config.depth_max]) * (1000 if unit == "mm" else 1)
+    outside = float(((depth < ends[0]) | (depth > ends[1])).mean())
+    steps = np.gradient(samples_in_mm(np.arange(MAX_CODE + 1), quantizer))
+    middle = int(np.median(quantizer.quantize(depth[None], input_unit=unit)))
+    if outside >= _OUTSIDE:
+        problem = f"{outside:.0%} of the depth is outside the range, and is stored as its nearest end"
+    elif steps[middle] > _COARSE_MM:
+        problem = f"most of the depth is stored in steps of {steps[middle]:.0f} mm or more"
+    else:
+        return
+    warnings.warn(
+        f"in the first frames, {problem}. The range is depth_min={config.depth_min:g} to "
+        f"depth_max={config.depth_max:g} metres, and the unit of the frames is {unit}; `ffenc tune` suggests "
+        "a range",
+        FfencWarning,
+        stacklevel=3,
+    )
 
 
 def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:

@@ -28,7 +28,8 @@ from ffenc.ffmpeg.process import Buffer, Log, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.clip import Clip
 from ffenc.frames.depth import Unit
-from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics, changed, depth_pieces, read_alike
+from ffenc.frames.depth_loss import warn_of_range
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import find_fault, require_alike, whole_image
@@ -107,10 +108,17 @@ def first_frames(
     count: int,
     unit: Unit | None = None,
     transform: Transform | None = None,
+    *,
+    warn: bool = False,
 ) -> list[bytes]:
     """Return a source's first frames in the format that the encoder receives.
 
     Images are checked for damage, which would otherwise be mistaken for a missing feature of FFmpeg.
+
+    Args:
+        frames, header, config, unit, transform: as for :func:`prepare_images`.
+        count: number of frames.
+        warn: warn if the settings store another range of depth than that of these frames.
 
     Raises:
         SourceError: a frame is damaged or differs from the header; the text names it.
@@ -119,8 +127,12 @@ def first_frames(
     found = list(islice(iter(frames), count))
     if header.depth:
         geometry = transform.of(header.width, header.height) if transform is not None else None
-        pieces = depth_pieces(found, header, DepthSamples(config, unit), geometry=geometry)
-        return [bytes(piece) for piece in pieces]
+        maps = [changed(read_alike(frame, header), geometry) for frame in found]
+        samples = DepthSamples(config, unit)
+        given = [samples.of(one).tobytes() for one in maps]
+        if warn:
+            warn_of_range(config, maps, unit)
+        return given
     checked = list(check_frames(found, header))
     for frame in found:
         if fault := find_fault(frame.data):
@@ -153,9 +165,10 @@ def prepare_images(
     """
     found = list(candidates) if candidates is not None else toolchains()
     try:
+        first = first_frames(frames, header, config, _FIRST_IMAGES, unit, transform, warn=True)
         return prepare(
             config,
-            first_frames(frames, header, config, _FIRST_IMAGES, unit, transform),
+            first,
             width=header.width,
             height=header.height,
             fps=fps,

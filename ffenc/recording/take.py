@@ -20,6 +20,7 @@ from ffenc.config.preset import camera_name
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.frames.depth_images import DepthSamples
+from ffenc.frames.depth_loss import warn_of_range
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import has_end, read_header
 from ffenc.recording.arguments import kind_of, seconds_of
@@ -42,6 +43,7 @@ class Channel(Struct):
     encoding: Encoding
     frames: FrameFormat  # as they arrive
     ring: FrameRing
+    seen: bool = False  # whether a frame of depth was compared with the stored range
 
     def check(self, frame: Any) -> None:
         """Check that a frame fits this camera."""
@@ -149,6 +151,9 @@ def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timest
         if track.channel.camera.depth:
             assert isinstance(frame, np.ndarray)
             frame = frame.reshape(frame.shape[:2])
+            if not track.channel.seen:
+                track.channel.seen = True
+                warn_of_range(track.channel.encoding.config, [frame], track.channel.camera.unit)
     try:
         if not feed.write(frame):
             take.full.append(track.channel.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +32,7 @@ from ffenc.frames import encode as encoding_module
 from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, millimetres, read_depth
+from ffenc.frames.depth_loss import warn_of_range
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.transcode import key_checksums
 from ffenc.layout import QUANTILES
@@ -209,7 +211,9 @@ def test_a_16_bit_picture_in_colours_is_no_depth_map() -> None:
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.raises(SourceError, match=r"a\.png: has .* samples; a depth image has one channel"):
+    with pytest.raises(
+        SourceError, match=r"a\.png: is 4x4 16-bit PNG, samples per pixel: 3; .*; colours need 8"
+    ):
         read_depth(EncodedFrame("a.png", png))
 
 
@@ -281,6 +285,46 @@ def test_a_lossy_depth_stream_is_taken_as_it_is(
     assert largest == pytest.approx(np.abs(off[:2]).max() * 1000, rel=0.3)
     assert mean == pytest.approx(np.abs(off[:2]).mean() * 1000, rel=0.3)
     assert 0 < np.abs(codes - wanted).mean() < 40
+
+
+@pytest.mark.parametrize(
+    ("settings", "unit", "said"),
+    [
+        ({"depth_max": 0.9}, "mm", r"45% of the depth is outside .* depth_max=0\.9 metres"),
+        ({"depth_max": 0.9, "invalid": "clip"}, "m", r"45% of the depth is outside"),
+        ({"depth_min": 0.7}, "mm", r"18% of the depth is outside .* depth_min=0\.7 "),
+        (
+            {"depth_min": 10.0, "depth_max": 10000.0},
+            "mm",
+            r"100% .* depth_min=10 to .* unit .* is mm",
+        ),
+        ({"depth_max": 10000.0, "use_log": False}, "m", r"most of the depth is stored in steps of 244\d mm"),
+        ({"depth_min": 0.61}, "mm", None),
+        ({"depth_max": 1.13}, "m", None),
+        ({}, "mm", None),
+        ({"depth_max": 0.9, "pix_fmt": "gray16le", **FFV1}, "mm", None),
+    ],
+)
+def test_a_range_that_does_not_fit_the_depth_is_said(
+    settings: dict[str, Any], unit: Any, said: str | None, recwarn: pytest.WarningsRecorder
+) -> None:
+    wall = np.linspace(600, 1150, 12000).astype(np.uint16).reshape(100, 120)
+    depth = np.concatenate([wall, np.zeros_like(wall), np.full_like(wall, 65535)])
+    if unit == "m":
+        depth = depth.astype(np.float32) / 1000
+    warnings.simplefilter("always")
+    warn_of_range(DepthEncoderConfig(**settings), [depth, depth], unit)
+    texts = [str(one.message) for one in recwarn]
+    assert len(texts) == (said is not None)
+    assert said is None or re.search(said, texts[0])
+
+
+def test_a_range_in_millimetres_is_said_before_a_folder_is_encoded(tmp_path: Path) -> None:
+    wall = np.linspace(600, 1150, 64 * 48).astype(np.uint16).reshape(48, 64)
+    folder = folder_of(tmp_path / "depth", np.stack([wall, wall]), ".png")
+    config = DepthEncoderConfig(depth_min=10, depth_max=10000)
+    with pytest.warns(FfencWarning, match="in the first frames, 100% of the depth is outside the range"):
+        encode(folder, tmp_path / "out.mp4", fps=30, config=config)
 
 
 @pytest.mark.parametrize("unit", ["mm", "m"])

@@ -314,6 +314,40 @@ def test_after_kill_9_of_everything_each_row_has_its_frame(
             assert shown(root, episode, camera) == list(range(length))
 
 
+LOADED = """
+import sys
+from pathlib import Path
+from ffenc.recording.recorder import Recorder
+from tests.recording.recording import record, robot
+with Recorder(robot(depth="mm"), Path(sys.argv[1])) as recorder:
+    open = set(sys.modules)
+    recorder.start_episode()
+    record(recorder, range(3))
+    recorder.save_episode()
+print(*(set(sys.modules) - open))
+"""
+
+
+def test_no_module_is_loaded_while_frames_arrive(tmp_path: Path) -> None:
+    """Loading those that make a table takes as long as several frames."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADED, str(tmp_path / "data")], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == []
+
+
+def test_a_range_that_does_not_fit_the_depth_is_said_at_the_first_frame(tmp_path: Path) -> None:
+    preset = robot(depth="mm")
+    deep = preset.cameras["deep"]
+    preset.cameras["deep"] = deep.replace(encoder=deep.encoder.replace(depth_max=0.5))
+    with Recorder(preset, tmp_path / "data") as recorder:
+        recorder.start_episode()
+        with pytest.warns(FfencWarning, match="100% of the depth is outside") as said:
+            record(recorder, range(3))
+        recorder.save_episode()
+    assert len(said) == 1
+
+
 UNLEFT = """
 import sys
 from pathlib import Path
