@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import TracebackType
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
@@ -19,6 +20,7 @@ from ffenc.cli.flags import Flags
 from ffenc.cli.limits import check_threads
 from ffenc.cli.memory import keep_freed
 from ffenc.codecs.suggest import accepted
+from ffenc.errors import FfencError
 from ffenc.spelling import spelled
 from ffenc.version import VERSION
 
@@ -186,8 +188,9 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
         ending: returns whether a signal has arrived; errors in threads are then only details.
     """
     output.begin()
-    hooks = sys.unraisablehook, threading.excepthook
+    hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
     sys.unraisablehook = _note_unraisable
+    sys.excepthook = partial(_note_printed, ending)
     threading.excepthook = partial(_note_in_thread, ending)
     try:
         # Not click's main(), which handles signals and a closed output in its own way.
@@ -209,15 +212,25 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if ending() and not isinstance(error, FfencError):
+            raise  # a library's, such as of an import that the signal has interrupted
         return report(error)
     finally:
-        sys.unraisablehook, threading.excepthook = hooks
+        sys.unraisablehook, sys.excepthook, threading.excepthook = hooks
 
 
 def _note_unraisable(found: sys.UnraisableHookArgs) -> None:
     """Handle an exception that a finaliser raised; a signal that was lost this way is raised again."""
     if not issubclass(found.exc_type, KeyboardInterrupt):
         output.detail(f"{found.err_msg or 'ignored'}: {found.exc_type.__name__}: {found.exc_value}")
+
+
+def _note_printed(
+    ending: Callable[[], bool], kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Handle an exception that C code prints before it raises another; imports of NumPy do so."""
+    if not ending():
+        sys.__excepthook__(kind, error, trace)
 
 
 def _note_in_thread(ending: Callable[[], bool], found: threading.ExceptHookArgs) -> None:

@@ -206,6 +206,34 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(number: signal.Sign
     assert "3 episodes" in ran.stdout
 
 
+@pytest.mark.parametrize("moment", [1, 2])
+def test_an_import_in_c_that_a_signal_interrupts_prints_nothing(moment: int, tmp_path: Path) -> None:
+    """NumPy's modules in C print the signal's exception and raise an ImportError: no package is missing."""
+    code = f"""
+import os, signal, sys
+from ffenc.cli.main import main
+
+moments = 0
+
+def watch(frame, event, _):
+    global moments
+    if event != "call" or frame.f_code.co_name != "_lock_unlock_module":
+        return
+    executed = frame.f_back.f_back.f_locals.get("module")
+    if getattr(executed, "__name__", "") == "numpy.linalg._umath_linalg":
+        moments += 1
+        if moments == {moment}:
+            sys.setprofile(None)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.setprofile(watch)
+main()
+"""
+    words = [sys.executable, "-c", code, *commands(tmp_path / "out")["encode"]]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (128 + signal.SIGHUP, "", "")
+
+
 def commands(out: Path) -> dict[str, list[str]]:
     video = FIXTURES / f"aloha_video_v30/videos/{ANGLE}/chunk-000/file-000.mp4"
     h264 = "--camera_encoder.vcodec=h264"
