@@ -24,16 +24,19 @@ REPORT.cameras.forEach((camera, index) => {
   // Figures.
   const names = camera.depth ? [] : Object.keys(first.quality);
   const head = camera.depth
-    ? ["", "stream", "B/frame", "50 % (mm)", "99 %", "largest", "edges 99 %", "outside", "holes filled", "worst frames"]
-    : ["", "stream", "B/frame", ...names.flatMap((name) => [`${REPORT.metrics[name].label} mean`, "5 %", "worst"]), "worst frames"];
+    ? ["", "stream", "B/frame", "50 % (mm)", "99 %", "largest", "edges 99 %", "outside", "holes filled"]
+    : ["", "stream", "B/frame", ...names.flatMap((name) => [`${REPORT.metrics[name].label} mean`, "5 %", "worst"])];
   const rows = camera.results.map((side) => {
-    const worst = side.worst.map((one) => `episode ${one.episode} frame ${one.frame} (${figure(one.value, camera.depth ? 1 : REPORT.metrics[REPORT.metric].digits)})`).join(", ");
     const cells = camera.depth
       ? [...["p50", "p99", "max"].map((name) => side.error_mm.all[name].toFixed(1)), side.error_mm.edges.p99.toFixed(1), `${(side.error_mm.saturated * 100).toFixed(2)} %`, `${(side.error_mm.holes_filled * 100).toFixed(2)} %`]
       : names.flatMap((name) => ["mean", "p5", "worst"].map((part) => figure(side.quality[name][part], REPORT.metrics[name].digits)));
-    return make("tr", {}, ...[NAMES(side), side.stored, side.bytes_per_frame.toFixed(0), ...cells].map((text) => make("td", { text })), make("td", { class: "text", text: worst }));
+    return make("tr", {}, ...[NAMES(side), side.stored, side.bytes_per_frame.toFixed(0), ...cells].map((text) => make("td", { text })));
   });
-  grid.append(make("div", { class: "card wide" }, make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { text })))), make("tbody", {}, ...rows)))));
+  const worst = camera.results.map((side) => {
+    const places = side.worst.map((one) => `episode ${one.episode} frame ${one.frame} (${figure(one.value, camera.depth ? 1 : REPORT.metrics[REPORT.metric].digits)})`);
+    return make("p", { class: "faint", text: `${NAMES(side)}, worst frames by ${camera.depth ? "error in mm" : REPORT.metrics[REPORT.metric].label}: ${places.join(", ")}` });
+  });
+  grid.append(make("div", { class: "card wide" }, make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { text })))), make("tbody", {}, ...rows))), ...worst));
 
   // Frame by frame.
   let chosen = REPORT.metric;

@@ -39,6 +39,13 @@ function axis(title, more = {}) {
   };
 }
 
+// A logarithmic axis. Of many ticks only some have a label: at the end of a decade they are close together.
+function logarithmic(title) {
+  const labelled = (value) => [1, 2, 3, 5].includes(Number((value / 10 ** Math.floor(Math.log10(value) + 1e-9)).toPrecision(3)));
+  const callback = (value, _, ticks) => (ticks.length < 12 || labelled(value) ? value.toLocaleString("en") : "");
+  return axis(title, { type: "logarithmic", ticks: { callback } });
+}
+
 // A chart in a box; `build` gives its configuration, again whenever the colours change.
 function plot(parent, name, build, low = false) {
   const canvas = make("canvas", { role: "img", "aria-label": name });

@@ -118,7 +118,7 @@ function colourCards(camera, index, grid) {
     },
     options: {
       scales: {
-        x: axis("bytes per frame (B), logarithmic", { type: "logarithmic" }),
+        x: logarithmic("bytes per frame (B), logarithmic"),
         y: axis(`${METRIC.label}${METRIC.unit ? ` (${METRIC.unit})` : ""}, mean of all frames`),
       },
       plugins: { tooltip: { callbacks: {
@@ -233,7 +233,7 @@ function depthCards(camera, index, grid) {
         backgroundColor: colour(`c${i % 8}`),
       })),
     },
-    options: { scales: { x: axis("distance"), y: axis("millimetres, logarithmic", { type: "logarithmic" }) } },
+    options: { scales: { x: axis("distance"), y: logarithmic("millimetres, logarithmic") } },
   }));
   const pictures = DATA.pictures[camera.key];
   for (const [i, place] of (pictures ? pictures.places : []).entries()) {
