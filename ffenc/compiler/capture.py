@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import ffmpeg
 
-from ffenc.compiler.inputs import arguments, without_stop
+from ffenc.compiler.inputs import EVERY_FRAME, arguments, without_stop
 
 
 def compile_capture(
@@ -44,7 +44,7 @@ def compile_capture(
         options["input_format"] = "mjpeg"
         result |= {"c": "copy", "f": "mjpeg"}
     else:
-        result |= {"f": "image2pipe", "c:v": "ppm", "pix_fmt": "rgb24", "fps_mode": "passthrough"}
+        result |= {"f": "image2pipe", "c:v": "ppm", "pix_fmt": "rgb24", **EVERY_FRAME}
     source = ffmpeg.input(device, **options)
     command = without_stop(arguments(ffmpeg.output(source["v:0"], "pipe:1", **result), program))
     return ["level+info" if word == "level+warning" else word for word in command]

@@ -12,6 +12,7 @@ from msgspec import Struct
 from ffenc.compiler.command import fed_frames, in_rgb, sampled
 from ffenc.compiler.frames import Excerpt, FrameFormat, SampleTap
 from ffenc.compiler.inputs import (
+    EVERY_FRAME,
     arguments,
     entered_at,
     excerpted,
@@ -60,7 +61,7 @@ def compile_decode(
     if tap is not None:
         video = sampled(video if conversion is None else video.filter("format", "rgb24"), tap)
     if pix_fmt is None:
-        result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
+        result = ffmpeg.output(video, "-", f="null", **EVERY_FRAME, **limit)
     else:
         result = raw_output(video, pix_fmt, **limit)
     return without_stop(arguments(result, program)) if lenient else arguments(result, program)
@@ -76,7 +77,7 @@ def compile_frame_checksums(
     """
     video, limit = excerpted(path, excerpt, {"threads": 1})
     limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
-    return arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
+    return arguments(ffmpeg.output(video, "pipe:1", **EVERY_FRAME, **limit), program)
 
 
 def compile_listed_checksums(*, pix_fmt: str, frames: int, program: str = "ffmpeg") -> list[str]:
@@ -92,7 +93,7 @@ def compile_listed_checksums(*, pix_fmt: str, frames: int, program: str = "ffmpe
     """
     source = listed_input(threads=1)["v:0"]
     limit = {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt, "frames:v": frames}
-    return arguments(ffmpeg.output(source, "pipe:1", fps_mode="passthrough", **limit), program)
+    return arguments(ffmpeg.output(source, "pipe:1", **EVERY_FRAME, **limit), program)
 
 
 def compile_frame_list(
@@ -106,8 +107,7 @@ def compile_frame_list(
     """
     options: dict[str, Any] = {"copyts": None, "threads": 1, "err_detect": "explode", **entered_at(seek)}
     source = file_input(path, **options)
-    limit = {"fps_mode": "passthrough", "frames:v": frames}
-    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
+    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **EVERY_FRAME, **{"frames:v": frames})
     return without_stop(arguments(listed, program))
 
 
@@ -147,7 +147,7 @@ def compile_checksums(
     """
     options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
     source = file_input(path, noautorotate=None, **options)["v:0"]
-    result = ffmpeg.output(source, file_url(listed), f="framecrc", fps_mode="passthrough")
+    result = ffmpeg.output(source, file_url(listed), f="framecrc", **EVERY_FRAME)
     if pixels is not None:
         video = source
         if pixels.conversion is not None:
@@ -213,12 +213,8 @@ def compile_compare(video: Compared, reference: Compared, *, program: str = "ffm
 
 
 def to_nowhere() -> dict[str, str]:
-    """Return the options of an output that discards frames with the times of :func:`rgb_frames`.
-
-    The usual time base, a tick per frame, is longer than a second below 1 fps: two frames would get the same
-    time.
-    """
-    return {"f": "null", "fps_mode": "passthrough", "enc_time_base": "1:1"}
+    """Return the options of an output that discards frames with the times of :func:`rgb_frames`."""
+    return {"f": "null", **EVERY_FRAME}
 
 
 def rgb_frames(side: Compared, **options: Any) -> Any:
@@ -236,5 +232,5 @@ def rgb_frames(side: Compared, **options: Any) -> Any:
     frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
     if side.geometry is not None:
         frames = in_rgb(frames, side.geometry, 8)
-    # One second per frame: no two frames get the same time, see to_nowhere().
+    # One second per frame: frame n of one side meets frame n of the other.
     return frames.filter("settb", "1/1").filter("setpts", "N")

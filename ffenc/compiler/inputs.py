@@ -18,6 +18,9 @@ PROGRAM_OPTIONS = ("-nostdin", "-hide_banner", "-loglevel", "level+warning", "-x
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "nut", "ivf", "obu", "hevc", "h264")
 PROTOCOLS = ("file", "pipe", "fd")
 INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",".join(PROTOCOLS)}
+# Each frame is written once, whatever its time. With the default time base, a tick per frame at the file's
+# rate, frames at irregular times could get the same tick, which the muxer reports as an error.
+EVERY_FRAME = {"fps_mode": "passthrough", "enc_time_base": "1:1000000"}
 _TERMS = 25  # terms of a sum in a filter's expression
 
 
@@ -92,7 +95,7 @@ def summed(terms: Sequence[str]) -> str:
 
 def raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
     """Write frames as raw pixels to standard output, each of them once."""
-    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
+    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, **EVERY_FRAME, **limit)
 
 
 def arguments(result: Any, program: str, *program_options: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 import ffmpeg
 
 from ffenc.compiler.decode import Compared, rgb_frames, to_nowhere
-from ffenc.compiler.inputs import arguments
+from ffenc.compiler.inputs import arguments, raw_output
 
 QualityFilter = Literal["psnr", "ssim", "xpsnr", "libvmaf"]
 
@@ -59,8 +59,7 @@ def compile_rgb(side: Compared, *, program: str = "ffmpeg") -> list[str]:
         side: the frames.
         program: the ffmpeg to run.
     """
-    options = {"f": "rawvideo", "pix_fmt": "rgb24", "fps_mode": "passthrough"}
-    return arguments(ffmpeg.output(rgb_frames(side), "pipe:1", **options), program)
+    return arguments(raw_output(rgb_frames(side), "rgb24"), program)
 
 
 def _luma(side: Compared, **options: int) -> ffmpeg.nodes.FilterableStream:

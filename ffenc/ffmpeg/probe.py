@@ -241,12 +241,18 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
             expected="both above 0",
             fix="remux the file, or restore it",
         )
+    width, height = int(video.get("width", 0)), int(video.get("height", 0))
+    if not (width > 0 and height > 0):
+        raise SourceError(
+            f"{path} does not state the size of its frames: the decoder found no complete key frame",
+            fix="restore the file, or cut it from its source again, from a key frame on",
+        )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
     info = StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
-        width=int(video.get("width", 0)),
-        height=int(video.get("height", 0)),
+        width=width,
+        height=height,
         fps=fps,
         frames=0 if times else _frame_count(video, program, path),
         time_base=time_base,

@@ -134,9 +134,8 @@ def _differences(
     ticks = 1 / fps / info.time_base
     off = next((i for i, time in enumerate(info.times) if time != i * ticks), None)
     if off is not None:
-        faults.append(
-            f"frame {off} is at {float(info.times[off] * info.time_base):.6f} s, not at {off}/{fps}"
-        )
+        seconds = float(info.times[off] * info.time_base)
+        faults.append(f"frame {off} is at {seconds:.6f} s, not at {off}/{float(fps):.6g}")
     missed = next((frame for frame in info.missed or () if frame < info.frames), None)
     if missed is not None and not open_groups:
         faults.append(f"frame {missed} is lost to readers that seek to it (open groups)")

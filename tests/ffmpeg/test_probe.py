@@ -73,6 +73,20 @@ def test_what_is_no_video_is_refused(toolchain: Toolchain, tmp_path: Path) -> No
         probe(sound)
 
 
+def test_a_stream_that_begins_without_its_headers_is_refused(toolchain: Toolchain, tmp_path: Path) -> None:
+    """A transport stream that was cut between key frames does not say how large its frames are."""
+    whole = make(toolchain, tmp_path / "whole.ts", "-c:v", "libx264", "-g", "25", "-bf", "0")
+    data = whole.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    tables = [one for one in packets if (one[1] & 0x1F) << 8 | one[2] != 0x100][:3]
+    starts = [n for n, one in enumerate(packets) if one[1] & 0x5F == 0x41 and one[2] == 0]
+    cut = tmp_path / "cut.ts"
+    cut.write_bytes(b"".join(tables + packets[starts[1] :]))
+    for times in (False, True):
+        with pytest.raises(SourceError, match=r"cut\.ts does not state the size of its frames"):
+            probe(cut, times=times)
+
+
 def test_frames_that_an_edit_list_cuts_off_are_not_counted(toolchain: Toolchain, tmp_path: Path) -> None:
     whole = make(toolchain, tmp_path / "whole.mp4", "-c:v", "libx264", "-g", "10", "-bf", "0")
     cut = tmp_path / "cut.mp4"

@@ -157,6 +157,26 @@ def test_frames_around_a_distant_key_frame_are_found(toolchain: Toolchain, made:
         assert [number_of(frame) for frame in reader.each(wanted)] == wanted
 
 
+@pytest.mark.parametrize("toolchain", ["newest", "system"], indirect=True)
+def test_frames_at_irregular_times_are_read_and_a_damaged_one_is_named(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    """A phone's times: the average rate has fewer ticks than frames here and there."""
+    jitter = "settb=1/90000,setpts=N*3000+mod(N*7919\\,2600)"
+    options = ["-vf", jitter, "-fps_mode", "passthrough", "-enc_time_base", "1:90000"]
+    options += ["-video_track_timescale", "90000", *"-c:v libx264 -g 6 -bf 0".split()]
+    path = video(tmp_path / "phone.mp4", 24, "30", "yuv420p", *options)
+    with VideoReader(path) as reader:
+        steps = np.diff(reader.times)
+        assert steps.min() < 0.01
+        assert steps.max() > 0.03
+        assert [number_of(frame) for frame in reader] == list(range(24))
+        assert [number_of(frame) for frame in reader[18:]] == list(range(18, 24))
+    broken = damaged(path, tmp_path / "broken.mp4", 22)
+    with VideoReader(broken) as reader, pytest.raises(SourceError, match="frame 22 of 24 cannot be decoded"):
+        _ = reader[18:]
+
+
 def test_one_frame_and_batches_have_the_shapes_of_python_and_numpy(made: dict[str, Path]) -> None:
     with VideoReader(made["av1"]) as reader:
         assert (reader.width, reader.height, reader.fps) == (WIDTH, HEIGHT, 30)

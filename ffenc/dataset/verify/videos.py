@@ -194,10 +194,8 @@ def _check_times(
     if wrong.size:
         at = int(wrong[0])
         many = f" ({wrong.size} frames are off, by up to {off.max() * 1000:.3f} ms)" if wrong.size > 1 else ""
-        faults.add(
-            "frame-times", f"is at {times[at]:.6f} s, not at {at}/{fps} = {at / float(fps):.6f} s{many}",
-            frame=at, **where,
-        )  # fmt: skip
+        expected = f"{at}/{float(fps):.6g} = {at / float(fps):.6f} s"
+        faults.add("frame-times", f"is at {times[at]:.6f} s, not at {expected}{many}", frame=at, **where)
     numbers = np.arange(len(times))
     missed = np.flatnonzero(np.rint(numbers / float(fps) * float(average)) != numbers)
     if missed.size:
