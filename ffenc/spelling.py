@@ -31,7 +31,7 @@ class Spelling:
 _spelling: Spelling = Spelling()
 
 
-def argument(name: str, value: Any = _UNSAID) -> str:
+def argument(name: str, value: Any = _UNSAID, *, camera: str | None = None) -> str:
     """Return an argument as the caller writes it.
 
     Args:
@@ -39,7 +39,9 @@ def argument(name: str, value: Any = _UNSAID) -> str:
             ``overrides``: ``depth_encoder.pix_fmt``.
         value: its value; a text without lower-case letters (``FILE``), or one that ends in dots, is a
             placeholder. If omitted, only the name is returned.
+        camera: name of the camera that it is for; None: all cameras.
     """
+    name = name if camera is None else f"cameras.{camera}.{name}"
     return _spelling.argument(name) if value is _UNSAID else _spelling.argument(name, value)
 
 

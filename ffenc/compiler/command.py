@@ -82,15 +82,15 @@ def check_size(
 
 def _even_size(width: int, height: int, transform: Transform | None, camera: str | None) -> str:
     """Return what to do for frames of an even size."""
-    of = "" if camera is None else f"cameras.{camera}."
-    resize = argument(f"{of}resize", f"{width}x{height}")
+    resize = argument("resize", f"{width}x{height}", camera=camera)
     if transform is not None and transform.resize is not None:  # the last step that sets a size
         return f"Resize the frames to an even size ({resize})"
     x, y = transform.crop[:2] if transform is not None and transform.crop is not None else (0, 0)
     if transform is not None and transform.rotate in (90, 270):  # after the crop
         width, height = height, width
-    crop = argument(f"{of}crop", f"{width}x{height}+{x}+{y}")
-    return f"Crop, resize or pad the frames ({crop}, {resize}, or {argument(f'{of}pad', True)})"
+    crop = argument("crop", f"{width}x{height}+{x}+{y}", camera=camera)
+    pad = argument("pad", True, camera=camera)
+    return f"Crop, resize or pad the frames ({crop}, {resize}, or {pad})"
 
 
 def _check_limits(codec: Codec, width: int, height: int) -> None:

@@ -159,7 +159,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
             raise SettingError((name, str(key)), f"unknown key of type: {kind}{accepted(key, known)}")
         # 1 == True and 0 == False, but they have different meanings here
         if key in _NO_EFFECT and not any(value == v and type(value) is type(v) for v in _NO_EFFECT[key]):
-            turned = f"rotate the frames with {argument(f'cameras.{name}.rotate', 90)}, 180 or 270"
+            turned = f"rotate the frames with {argument('rotate', 90, camera=name)}, 180 or 270"
             raise SettingError((name, str(key)), f"{value!r} is not accepted: {_INSTEAD.get(key, turned)}")
     try:
         source = build(values)

@@ -20,7 +20,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.spelling import argument, call
 from ffenc.temporary import temporary_folder
 
-_OUTSIDE = 0.1  # share of the depth outside the stored range from which on a warning is due
+_OUTSIDE = 0.25  # share of the depth outside the stored range from which on a warning is due
 _COARSE_MM = 20  # distance of neighbouring codes; sensors measure depth below 5 m more accurately
 _SATURATED_MM = 65535  # how sensors and simulators write "too far"
 
@@ -34,7 +34,7 @@ def warn_of_range(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit 
         unit: their unit; None: integers are millimetres, floats metres.
 
     Warns:
-        FfencWarning: the codes are far apart, or a tenth of the depth or more is outside the range. Pixels
+        FfencWarning: the codes are far apart, or a quarter of the depth or more is outside the range. Pixels
             without depth and saturated ones are not counted.
     """
     if not isinstance(config, DepthEncoderConfig) or config.pix_fmt != "gray12le":

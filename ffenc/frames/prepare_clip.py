@@ -241,11 +241,10 @@ def check_crop(clip: Clip, geometry: Geometry, camera: str | None = None) -> Non
     x, y, width, height = geometry.crop
     if x % fmt.x_step or width % fmt.x_step or y % fmt.y_step or height % fmt.y_step:
         even = [number - number % 2 for number in geometry.crop]
-        name = "crop" if camera is None else f"cameras.{camera}.crop"
+        crop = argument("crop", f"{even[2]}x{even[3]}+{even[0]}+{even[1]}", camera=camera)
         raise ConfigError(
             f"crop {width}x{height}+{x}+{y} cuts through the chroma of {clip.info.pix_fmt}, which "
-            "has half the resolution: use even numbers, such as "
-            f"{argument(name, f'{even[2]}x{even[3]}+{even[0]}+{even[1]}')}"
+            f"has half the resolution: use even numbers, such as {crop}"
         )
 
 

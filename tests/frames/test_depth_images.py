@@ -292,15 +292,15 @@ def test_a_lossy_depth_stream_is_taken_as_it_is(
     [
         ({"depth_max": 0.9}, "mm", r"45% of the depth is outside .* depth_max=0\.9 metres"),
         ({"depth_max": 0.9, "invalid": "clip"}, "m", r"45% of the depth is outside"),
-        ({"depth_min": 0.7}, "mm", r"18% of the depth is outside .* depth_min=0\.7 "),
+        ({"depth_min": 0.8}, "mm", r"36% of the depth is outside .* depth_min=0\.8 "),
         (
             {"depth_min": 10.0, "depth_max": 10000.0},
             "mm",
             r"100% .* depth_min=10 to .* unit .* is mm",
         ),
         ({"depth_max": 10000.0, "use_log": False}, "m", r"most of the depth is stored in steps of 244\d mm"),
-        ({"depth_min": 0.61}, "mm", None),
-        ({"depth_max": 1.13}, "m", None),
+        ({"depth_min": 0.73}, "mm", None),
+        ({"depth_max": 1.02}, "m", None),
         ({}, "mm", None),
         ({"depth_max": 0.9, "pix_fmt": "gray16le", **FFV1}, "mm", None),
     ],
