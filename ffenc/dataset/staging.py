@@ -231,10 +231,10 @@ def check_destination(destination: Path) -> None:
         raise DestinationError(f"{destination} exists and is not a folder; choose another name")
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON as LeRobot does, atomically."""
+def write_json(path: Path, content: Mapping[str, Any], *, flush: bool = True) -> None:
+    """Write JSON as LeRobot does, atomically; ``flush=False``: the caller flushes it to the disk later."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with published(path) as temporary:
+    with published(path, flush=flush) as temporary:
         temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
 

@@ -54,19 +54,22 @@ def check_file_in_folder(path: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def published(path: Path) -> Iterator[Path]:
+def published(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to ``path`` if the block succeeds.
 
-    The file is flushed to disk before the rename; if the block raises, no file is left. The error of a full
-    disk names ``path``: Python's names no file if it comes from a write.
+    The file is flushed to disk before the rename, unless the caller does it later (``flush=False``); if the
+    block raises, no file is left. The error of a full disk names ``path``: Python's names no file if it comes
+    from a write.
     """
     temporary = hidden_path(path, "partial")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if flush:
+            sync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
             error.filename = str(path)

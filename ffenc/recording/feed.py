@@ -58,15 +58,21 @@ class TiffFolder:
     def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
         self._folder, self._shape = folder, shape
         self._number = 0
+        self._tiff(np.zeros(shape, np.float32))  # Pillow loads all its formats now, not during the recording
 
     def write(self, data: Buffer) -> bool:
+        image = self._tiff(np.frombuffer(data, np.float32).reshape(self._shape))
+        (self._folder / f"frame-{self._number:06d}.tiff").write_bytes(image)
+        self._number += 1
+        return True
+
+    @staticmethod
+    def _tiff(depth: npt.NDArray[np.float32]) -> memoryview:
         from PIL import Image  # noqa: PLC0415 - only needed for depth in metres
 
         image = io.BytesIO()
-        Image.fromarray(np.frombuffer(data, np.float32).reshape(self._shape)).save(image, format="TIFF")
-        (self._folder / f"frame-{self._number:06d}.tiff").write_bytes(image.getbuffer())
-        self._number += 1
-        return True
+        Image.fromarray(depth).save(image, format="TIFF")
+        return image.getbuffer()
 
     lend = write
 

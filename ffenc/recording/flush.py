@@ -24,7 +24,8 @@ class Flusher:
     def __init__(self, episode: UnfinishedEpisode) -> None:
         self._episode = episode
         cameras = episode.settings.cameras
-        self._files = [episode.rows, *(episode.video(camera) for camera in cameras if camera.way == "live")]
+        self._files = [episode.described, episode.rows]
+        self._files += [episode.video(camera) for camera in cameras if camera.way == "live"]
         self._files += [episode.samples(camera) for camera in cameras if camera.way != "after"]
         self._images = dict.fromkeys(range(len(episode.settings.cameras)), 0)
         self._ending = threading.Event()

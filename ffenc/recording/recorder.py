@@ -271,7 +271,8 @@ class Recorder:
         checked = checked_row(values, features)
         try:
             if take.episode.settings.features is None:
-                take.episode.write_settings(replace(take.episode.settings, features=features))
+                # The robot's loop does not wait for the disk.
+                take.episode.write_settings(replace(take.episode.settings, features=features), flush=False)
             self._features = features
             with Uninterrupted(), take.lock:
                 check_ended(take)

@@ -119,6 +119,7 @@ class UnfinishedEpisode:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path, self.settings = path, settings
+        self.described = path / _SETTINGS
         self.rows = path / "rows.jsonl"
         self.finished = path / "finished"
 
@@ -170,8 +171,13 @@ class UnfinishedEpisode:
             raise SourceError(f"{where}: cannot be read: {error}") from None
         return cls(path, settings)
 
-    def write_settings(self, settings: Settings) -> None:
-        """Write the settings; after an interruption the file is complete, old or new."""
+    def write_settings(self, settings: Settings, *, flush: bool = True) -> None:
+        """Write the settings; after an interruption the file is complete, old or new.
+
+        Args:
+            settings: the settings.
+            flush: wait for the disk; False: a :class:`~ffenc.recording.flush.Flusher` does so soon.
+        """
         cameras = [
             {
                 **asdict(camera),
@@ -181,7 +187,7 @@ class UnfinishedEpisode:
             for camera in settings.cameras
         ]
         write_json(
-            self.path / _SETTINGS,
+            self.described,
             {
                 "task": settings.task,
                 "fps": str(settings.fps),
@@ -189,6 +195,7 @@ class UnfinishedEpisode:
                 "features": settings.features,
                 "cameras": cameras,
             },
+            flush=flush,
         )
         self.settings = settings
 

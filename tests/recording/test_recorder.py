@@ -377,6 +377,47 @@ def test_a_program_that_ends_without_leaving_the_block_keeps_every_frame(tmp_pat
         assert shown(root, 1, camera) == states(root, 1) == list(range(50))
 
 
+FIRST_ROWS = """
+import sys, time
+import numpy as np
+from ffenc import DepthEncoderConfig, RobotPreset, VideoEncoderConfig
+from ffenc.config.preset import CameraPreset
+from ffenc.recording.recorder import Recorder
+flushes = []
+def watch(frame, event, called):
+    if event == "c_call" and called.__name__ in ("fsync", "fdatasync"):
+        flushes.append(called.__name__)
+size = {"width": 64, "height": 48}
+h264 = VideoEncoderConfig(vcodec="h264")
+deep = {"live": np.ones((48, 64), np.uint16), "after": np.ones((48, 64), np.float32)}
+for encode, depth in deep.items():
+    unit = "mm" if encode == "live" else "m"
+    top = CameraPreset(**size, encoder=h264)
+    lens = CameraPreset(**size, depth=True, depth_unit=unit, encoder=DepthEncoderConfig())
+    robot = RobotPreset(name="small", fps=30, encode=encode, cameras={"top": top, "deep": lens})
+    with Recorder(robot, f"{sys.argv[1]}/{encode}") as recorder:
+        recorder.start_episode()
+        before = set(sys.modules)
+        sys.setprofile(watch)
+        for _ in range(3):
+            recorder.write("top", np.zeros((48, 64, 3), np.uint8))
+            recorder.write("deep", depth)
+            recorder.add_row({"said": "go on"}, state=[0.5, 1], action=[1])
+        while any(camera.queued for camera in recorder.status().cameras.values()):
+            time.sleep(0.01)
+        sys.setprofile(None)
+        print(encode, sorted(set(sys.modules) - before), flushes)
+        recorder.discard_episode()
+"""
+
+
+def test_the_first_rows_load_no_modules_and_do_not_wait_for_the_disk(tmp_path: Path) -> None:
+    """Either would stop the robot's loop for a tenth of a second."""
+    script = [sys.executable, "-c", FIRST_ROWS, str(tmp_path)]
+    ran = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert ran.stdout.splitlines() == ["live [] []", "after [] []"], ran.stderr
+
+
 def test_an_episode_is_brought_back_up_to_what_a_power_cut_has_left_empty(tmp_path: Path) -> None:
     root = tmp_path / "data"
     noise = np.random.default_rng(0).integers(0, 40, (HEIGHT, WIDTH, 3), np.uint8)
