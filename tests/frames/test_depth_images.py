@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 import warnings
 import zlib
 from fractions import Fraction
@@ -317,6 +318,22 @@ def test_a_range_that_does_not_fit_the_depth_is_said(
     texts = [str(one.message) for one in recwarn]
     assert len(texts) == (said is not None)
     assert said is None or re.search(said, texts[0])
+
+
+def test_whether_a_range_fits_a_large_map_is_known_before_the_next_frame_comes() -> None:
+    """A recording waits for it at the first frame; the columns of a map differ."""
+    config = DepthEncoderConfig(depth_max=5)
+    DepthQuantizer.from_config(config).quantize(
+        np.ones((1, 1), np.uint16), input_unit="mm"
+    )  # makes the table
+    depth = np.tile(np.where(np.arange(4096) % 256 < 77, 9000, 2000).astype(np.uint16), (4096, 1))
+    spent = []
+    for _ in range(3):
+        began = time.thread_time()
+        with pytest.warns(FfencWarning, match="30% of the depth is outside"):
+            warn_of_range(config, [depth], "mm")
+        spent.append(time.thread_time() - began)
+    assert min(spent) < 0.033
 
 
 def test_a_range_in_millimetres_is_said_before_a_folder_is_encoded(tmp_path: Path) -> None:
