@@ -23,7 +23,7 @@ from ffenc.frames.info_json import recorded_fields, stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.trim import warn_of_rotation
+from ffenc.frames.trim import warn_of_others, warn_of_rotation
 from ffenc.layout import INFO
 from ffenc.paths import check_tree
 from ffenc.spelling import argument
@@ -310,6 +310,7 @@ def _opened(path: Path, plan: DecodePlan) -> VideoReader:
     options = plan.depth
     ffmpeg, ffprobe = plan.programs
     info = probe(path, ffprobe=find_ffprobe(ffprobe))
+    warn_of_others(path, info)
     warn_of_rotation(path, info)
     stored = info.pix_fmt
     if stored not in DEPTH_FORMATS:

@@ -72,6 +72,7 @@ class StreamInfo(Struct, frozen=True, dict=True):
         raw: an elementary stream, whose frames have no timestamps; ``times`` are then frame numbers.
         rotation: degrees by which players rotate the frames because of a tag.
         reorder: reorder delay that the stream declares, in frames.
+        others: number of further video streams in the file, which are not read. Cover pictures do not count.
     """
 
     codec: str
@@ -98,6 +99,7 @@ class StreamInfo(Struct, frozen=True, dict=True):
     hidden: int = 0
     raw: bool = False
     rotation: int = 0
+    others: int = 0
 
     @property
     def configuration(self) -> str:
@@ -229,7 +231,8 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
             fix="ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts extracts one of them",
         )
     streams = [fields_of(line) for line in answer if line.startswith("stream|")]
-    video = next((s for s in streams if s.get("codec_type") == "video"), None)
+    videos = [s for s in streams if s.get("codec_type") == "video"]
+    video = next(iter(videos), None)
     if video is None:
         raise SourceError(f"{path} has no video stream")
     fps = _fraction(video.get("avg_frame_rate")) or _fraction(video.get("r_frame_rate"))
@@ -248,6 +251,8 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
             fix="restore the file, or cut it from its source again, from a key frame on",
         )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
+    # A stream of a program (MPEG-TS) is listed twice: with its program and by itself.
+    others = {s["index"] for s in videos if s.get("disposition:attached_pic") != "1"} - {video["index"]}
     info = StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -266,6 +271,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
         extradata_hash=video.get("extradata_hash"),
         raw=raw,
         rotation=_rotation(video),
+        others=len(others),
         reorder=int(video["has_b_frames"]) if video.get("has_b_frames", "").isdigit() else 0,
     )
     if not times:

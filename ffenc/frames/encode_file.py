@@ -33,7 +33,7 @@ from ffenc.frames.prepare_clip import depth_config, prepare_clip
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import transcode
-from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_rotation
+from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_others, warn_of_rotation
 from ffenc.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular
 from ffenc.spelling import argument
@@ -267,6 +267,7 @@ def _video(
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
     if clip.info.audio is not None:
         warnings.warn(f"{path}: its audio is left out", FfencWarning, stacklevel=4)
+    warn_of_others(path, clip.info)
     warn_of_hidden(path, clip.info)
     warn_of_rotation(path, clip.info)
     return video
@@ -324,7 +325,7 @@ def encode(
         FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
 
     Warns:
-        FfencWarning: audio is dropped, or a setting has no effect.
+        FfencWarning: audio or a further video stream is dropped, or a setting has no effect.
 
     Example:
         >>> info = encode("frames/top", "top.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"))

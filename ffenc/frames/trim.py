@@ -132,6 +132,17 @@ def warn_of_rotation(path: Path, info: StreamInfo) -> None:
         )
 
 
+def warn_of_others(path: Path, info: StreamInfo) -> None:
+    """Warn that a file has further video streams, of which nothing is read."""
+    if info.others:
+        warnings.warn(
+            f"{path}: only its first video stream is read; {count(info.others, 'other')} left out. "
+            "`ffmpeg -i IN -map 0:v:1 -c copy OUT` extracts the second one",
+            FfencWarning,
+            stacklevel=5,
+        )
+
+
 def warn_of_hidden(path: Path, info: StreamInfo) -> None:
     """Warn that a video has frames that readers do not show, and that they are dropped.
 

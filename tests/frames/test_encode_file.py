@@ -440,6 +440,17 @@ def test_sound_is_left_out_with_a_word(toolchain: Toolchain, made: Path, tmp_pat
     assert sums(output) == sums(made / "b-frames.mp4")[30:]
 
 
+@pytest.mark.parametrize("ending", ["mp4", "ts"])
+def test_a_second_video_stream_is_left_out_with_a_warning(tmp_path: Path, ending: str) -> None:
+    one, two = tmp_path / f"one.{ending}", tmp_path / f"two.{ending}"
+    x264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p")
+    shown = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=0.2")
+    run(*shown, *("-map", "0:v", *x264, one), *("-map", "0:v", "-map", "0:v", *x264, two))
+    assert (probe(one).others, probe(two).others) == (0, 1)
+    with pytest.warns(FfencWarning, match="only its first video stream is read; 1 other left out"):
+        assert encode(two, tmp_path / "out.mp4", config=LOSSLESS).frames == 5
+
+
 @pytest.mark.own_ffprobe
 @pytest.mark.parametrize(
     ("toolchain", "frame"),
