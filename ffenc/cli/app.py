@@ -188,6 +188,8 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
         ending: returns whether a signal has arrived; errors in threads are then only details.
     """
     output.begin()
+    # Its notes on each retry; ffenc says what failed, and how often it was tried.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     hooks = sys.unraisablehook, sys.excepthook, threading.excepthook
     sys.unraisablehook = _note_unraisable
     sys.excepthook = partial(_note_printed, ending)

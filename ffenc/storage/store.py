@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import random
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -260,7 +261,7 @@ def attempt(address: Address, what: str, action: Callable[[], Answer], kind: typ
         except Exception as error:
             if is_missing(error):
                 raise MissingError(said(error)) from None
-            if not passes(error) or wait is None:
+            if not passes(error) or wait is None or (address.scheme == "hf" and _is_offline(error)):
                 raise kind(_words(address, what, error, len(tries))) from None
             time.sleep(wait)
     raise AssertionError
@@ -275,6 +276,8 @@ def _words(address: Address, what: str, error: Exception, tries: int) -> str:
             f"{where}: permission is denied: {said(error)}. Credentials are those that {store.module} "
             f"finds: {store.credentials}"
         )
+    if _is_offline(error):
+        return f"{where}: its server's name is not found; is there a network? ({said(error)})"
     if passes(error):
         return f"{where}: tried {tries} times: {said(error)}. Finished work is kept; try again later"
     return f"{where}: {said(error)}"
@@ -323,6 +326,11 @@ def passes(error: BaseException) -> bool:
         if isinstance(one, OSError) and one.errno in _BUSY:
             return True
     return False
+
+
+def _is_offline(error: BaseException) -> bool:
+    """Return whether an error means that a server's name cannot be looked up."""
+    return any(isinstance(one, socket.gaierror) for one in _chain(error))
 
 
 def is_missing(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,22 @@ def hub(server: Hub) -> Iterator[Hub]:
 
 def commits(hub: Hub) -> list[dict[str, bytes]]:
     return list(hub.repositories["me/cube"].commits.values())
+
+
+def test_without_a_network_one_line_says_so() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "ffenc", "info", "hf://datasets/me/cube"],
+        env={**os.environ, "HF_ENDPOINT": "http://hub.invalid"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = (
+        "ffenc: error: hf://datasets/me/cube: cannot be looked up: its server's name is not found; is there"
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(said)
+    assert ran.stderr.count("\n") == 1
 
 
 def test_a_dataset_goes_there_and_back(hub: Hub, ffenc: CommandLine, tmp_path: Path) -> None:
