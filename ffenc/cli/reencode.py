@@ -185,7 +185,7 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
             output.result(f"    episode {number} is re-encoded: {why}")
         if stream.key in commands:
             output.result(f"    {shlex.join(commands[stream.key])}")
-    output.result(
-        f"about {human_bytes(before)} -> {human_bytes(guess.video_bytes)} in {human_seconds(guess.seconds)}, "
-        f"from a sample of {count(guess.sampled_frames, 'frame')}"
-    )
+    # Copied cameras need no sample.
+    sample = f", from a sample of {count(guess.sampled_frames, 'frame')}" if guess.sampled_frames else ""
+    sizes = f"{human_bytes(before)} -> {human_bytes(guess.video_bytes)}"
+    output.result(f"about {sizes} in {human_seconds(guess.seconds)}{sample}")

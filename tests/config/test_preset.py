@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.mapping import load_mapping
 from ffenc.config.preset import load_preset, preset_names
 from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
@@ -119,6 +120,28 @@ print(json.dumps([ffenc.__file__, str(presets.preset_folder()), loaded]))
     assert re.findall(r"\]\((?!https?:)[^)]*\)", metadata) == []
     assert "how to write one (`docs/presets.md`)" in metadata
     assert json.loads(ran.stdout) == [str(package / "__init__.py"), str(package / "presets"), preset_names()]
+
+
+def _examples(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_examples_of_the_documentation_can_be_loaded(write):
+    robot, transforms, sources = _examples("presets.md")
+    mine = load_preset(write(robot, "my_robot.yaml"))
+    assert mine.cameras.keys() == {"front", "top", "top_depth"}
+    changed = load_preset(write(f"extends: my_robot.yaml\n{transforms}")).cameras
+    assert changed.keys() == mine.cameras.keys()
+    assert changed["front"].transform.fields() == {"crop": [80, 0, 480, 480], "resize": [240, 240]}
+    kinds = [
+        load_preset(write(f"{FRONT[:-3]}, {line.split('#')[0]}}}}}")).cameras["front"].source.type
+        for line in sources.splitlines()
+    ]
+    assert kinds == ["test", "folder", "v4l2", "v4l2", "realsense", "realsense"]
+    (depth,) = _examples("depth.md")
+    assert load_preset(write(f"extends: so101\n{depth}")).depth_encoder == DepthEncoderConfig(invalid="keep")
+    for mapping in _examples("sources.md"):
+        load_mapping(write(mapping))
 
 
 # ---- settings of cameras -------------------------------------------------------------------------------

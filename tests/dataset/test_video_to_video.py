@@ -1094,4 +1094,7 @@ def test_a_dry_run_shows_the_commands_and_writes_nothing(tmp_path: Path, ffenc: 
     shown = ffenc.done(*words(tmp_path / "out", "--dry-run")).out
     assert "libx264" in shown
     assert "file-000.mp4" in shown
+    copied = ffenc.done("reencode", LEROBOTS, tmp_path / "out", "--dry-run").out
+    assert copied.count("copied, packet by packet") == 3
+    assert "sample" not in copied
     assert everything_in(tmp_path) == []
