@@ -5,7 +5,7 @@ They are decoded in Python, because the codes have to be computed there to be eq
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -294,6 +294,20 @@ class DepthStatistics(Picking):
             }
             stats |= {name: [[[value]]] for name, value in exact.items()}
         return stats
+
+    def quantiles_without(self, depths: Sequence[int]) -> Stats:
+        """Return the quantiles without the pixels of some depths; those of all pixels if no others are left.
+
+        Args:
+            depths: whole millimetres.
+        """
+        found = self.statistics()
+        counts = self._counts.copy()
+        counts[list(depths)] = 0
+        if not counts.any() or counts.sum() == self._counts.sum():
+            return {name: found[name] for name in QUANTILES}
+        values = ValueCounts(counts[None], 1000 if self.unit == "m" else 1)
+        return values.quantiles(found["min"], found["max"])
 
     def values(self) -> ValueCounts:
         """Return the histogram in whole millimetres."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from ffenc import ConfigError, DepthEncoderConfig, SourceError, reencode_dataset, verify_dataset
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import DepthQuantizer
+from ffenc.layout import QUANTILES
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -110,6 +112,33 @@ def test_metres_of_a_simulator_are_depth_too(tmp_path: Path) -> None:
     assert np.abs(back[:, 3:] - maps[:, 3:]).max() < 0.003
     assert read_json(out / "meta/info.json")["features"][key]["info"]["depth_unit"] == "m"
     assert read_json(out / "meta/stats.json")[key]["max"][0][0][0] < 10
+
+
+@pytest.mark.parametrize(
+    ("holes", "exact"),
+    [((np.nan,), False), ((np.nan, np.inf), False), ((0.0, np.inf), False), ((np.nan,), True)],
+)
+def test_frames_match_their_statistics_whatever_stands_for_no_depth(
+    tmp_path: Path, holes: tuple[float, ...], exact: bool
+) -> None:
+    """Statistics are those of the finite depth; in the video, NaN is as 0, and infinity as the farthest."""
+    maps = np.random.default_rng(0).uniform(0.5, 1.5, (4, 48, 64)).astype(np.float32)
+    for n, hole in enumerate(holes):
+        maps[:, 10 * n : 10 * n + 10] = hole
+    out = tmp_path / "out"
+    overrides = [*FFV1, (("depth_encoder", "pix_fmt"), "gray16le")] if exact else []
+    reencode_dataset(float_tree(tmp_path / "tree", maps), out, fps=10, overrides=overrides)
+    assert not verify_dataset(out, deep=True).faults
+    assert not verify_dataset(out, deep=True).faults, "from its record"
+    (path,) = (out / "meta/episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    for name in QUANTILES:
+        column = f"stats/observation.images.depth/{name}"
+        values = pa.array([[[[0.4 * row[0][0][0]]]] for row in table[column].to_pylist()], table[column].type)
+        table = table.set_column(table.column_names.index(column), column, values)
+    pq.write_table(table, path)
+    found = verify_dataset(out, deep=True)
+    assert "other-content" in {fault.kind for fault in found.faults}, "depth of another scene is still found"
 
 
 def test_exact_16_bit_depth_has_no_quantiser(tmp_path: Path, images: dict[str, list[bytes]]) -> None:

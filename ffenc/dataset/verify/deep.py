@@ -30,8 +30,8 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.fields import plain_fields
 from ffenc.frames.check import Damage, check_decoding
 from ffenc.frames.decoded import check_image, decode_image
-from ffenc.frames.depth import DepthQuantizer, Unit
-from ffenc.frames.depth_images import DepthStatistics, depth_unit
+from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
+from ffenc.frames.depth_images import DepthStatistics, depth_unit, millimetres
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
@@ -255,16 +255,29 @@ class _Showing:
 
     def done(self) -> None:
         """Set the result, once all frames that were read are known to be sound."""
-        self.shown = _shown(self._counts)
+        self.shown = _shown(self._counts, self._ends())
+
+    def _ends(self) -> tuple[int, int] | None:
+        """Return the depths of the lowest and highest stored sample in whole millimetres; None: colours."""
+        unit, quantizer = self._meaning.unit, self._meaning.quantizer
+        if unit is None:
+            return None
+        samples = np.array([[0, MAX_CODE if quantizer is not None else 65535]], np.uint16)
+        low, high = millimetres(_depth(samples, quantizer, unit), unit)[0].tolist()
+        return low, high
 
 
-def _shown(counts: Mapping[int, RgbHistogram | DepthStatistics]) -> Shown:
+def _shown(
+    counts: Mapping[int, RgbHistogram | DepthStatistics], ends: tuple[int, int] | None = None
+) -> Shown:
     shown = Shown()
     for at, own in counts.items():
         try:
             shown.stats[at] = own.statistics()
         except ValueError:
             continue  # none of its frames was counted
+        if ends is not None and isinstance(own, DepthStatistics):
+            shown.measured[at] = [own.quantiles_without(left) for left in (ends[:1], ends[1:], ends)]
         shown.values = own.values() if shown.values is None else shown.values + own.values()
     return shown
 
@@ -351,26 +364,32 @@ def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> 
 # --- comparison -------------------------------------------------------------------------------------------
 
 
-def compare_statistics(
-    layout: Layout, listing: Listing, key: str, shown: Mapping[int, Stats], faults: Faults
-) -> None:
+def compare_statistics(layout: Layout, listing: Listing, key: str, shown: Shown, faults: Faults) -> None:
     """Compare what each episode of a camera shows with its statistics; find swapped episodes."""
     stored = listing.stats.get(key)
-    at = np.array(sorted(shown), np.int64)
+    stats = shown.stats
+    at = np.array(sorted(stats), np.int64)
     if stored is None or not at.size:
         return
-    depth = len(next(iter(shown.values()))["mean"]) == 1
+    depth = len(next(iter(stats.values()))["mean"]) == 1
     names = tuple(QUANTILES) if depth else ("mean", "std")
     if not set(names) <= set(stored):
         return
     noise, other = (_DEPTH_NOISE, _DEPTH_OTHER) if depth else (_NOISE, _OTHER)
-    found = np.stack([np.concatenate([np.ravel(shown[i][n]) for n in names]) for i in at.tolist()])
+    found = _numbers([stats[i] for i in at.tolist()], names)
     known = np.concatenate([stored[name] for name in names], axis=1)[at]
     if found.shape != known.shape or not np.isfinite(known).all():
         return
     if depth:
         low, high = depth_range(layout, key)
-        found, known = (np.log(np.clip(values, low, high)) for values in (found, known))
+        ways = [found]
+        if all(i in shown.measured for i in at.tolist()):
+            ways += [
+                _numbers(of_way, names)
+                for of_way in zip(*(shown.measured[i] for i in at.tolist()), strict=True)
+            ]
+        known, *ways = (np.log(np.clip(values, low, high)) for values in (known, *ways))
+        found = min(ways, key=lambda way: float(np.abs(way - known).max(axis=1).sum()))
     # Lossy encoding shifts the statistics of all episodes of a camera alike.
     shift = np.median(found - known, axis=0)
     level = found - np.where(np.abs(shift) < other, shift, 0)
@@ -408,6 +427,11 @@ def compare_statistics(
                 camera=key,
                 episode=int(listing.index[at[a]]),
             )
+
+
+def _numbers(stats: Sequence[Stats], names: Sequence[str]) -> Floats:
+    """Return the named statistics of several episodes, shape ``(episodes, statistics)``."""
+    return np.stack([np.concatenate([np.ravel(one[name]) for name in names]) for one in stats])
 
 
 def _swapped(level: Floats, known: Floats, suspects: npt.NDArray[np.intp]) -> dict[int, int]:

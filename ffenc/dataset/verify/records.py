@@ -13,7 +13,7 @@ from ffenc.fields import plain_fields
 from ffenc.frames.check import Damage
 from ffenc.frames.statistics import Stats, ValueCounts
 
-_STATISTICS = 2  # increased when the same frames give other statistics, so that older records are not read
+_STATISTICS = 3  # increased when the same frames give other statistics, so that older records are not read
 
 
 class Shown(Struct):
@@ -21,12 +21,16 @@ class Shown(Struct):
 
     Attributes:
         stats: position of an episode in the list -> statistics.
+        measured: the same for depth, without the pixels at either or both ends of the stored range: a video
+            cannot say whether they are depth, and statistics from before quantisation do not count NaN and
+            infinity.
         values: number of occurrences of each value in these episodes; None if there is no episode.
         failed: FFmpeg failed although no frame is damaged; another attempt may succeed.
         recorded: number of files with a record, which were not decoded.
     """
 
     stats: dict[int, Stats] = field(default_factory=dict)
+    measured: dict[int, list[Stats]] = field(default_factory=dict)
     values: ValueCounts | None = None
     failed: bool = False
     recorded: int = 0
@@ -34,6 +38,7 @@ class Shown(Struct):
     def add(self, other: Shown) -> None:
         """Add the result of another file of the camera."""
         self.stats |= other.stats
+        self.measured |= other.measured
         self.recorded += other.recorded
         if other.values is not None:
             self.values = other.values if self.values is None else self.values + other.values
@@ -107,7 +112,12 @@ class DecodeRecords:
         counts = None
         if values is not None:
             counts = {"channels": len(values.counts), "per": values.per, "packed": values.packed()}
-        content = {"faults": [plain_fields(one) for one in found], "stats": shown.stats, "values": counts}
+        content = {
+            "faults": [plain_fields(one) for one in found],
+            "stats": shown.stats,
+            "measured": shown.measured,
+            "values": counts,
+        }
         remember(key, content)
         return shown, False
 
@@ -125,6 +135,9 @@ def _shown(content: Mapping[str, Any]) -> tuple[list[Fault], Shown] | None:
         if counts is not None:
             channels, per = counts["channels"], counts["per"]
             values = ValueCounts.unpacked(counts["packed"], channels=channels, per=per)
-        return faults, Shown({int(at): own for at, own in content["stats"].items()}, values)
+        stats, measured = (
+            {int(at): own for at, own in content[name].items()} for name in ("stats", "measured")
+        )
+        return faults, Shown(stats, measured, values)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None

@@ -313,7 +313,7 @@ class _Frames(Struct, frozen=True):
         for key, found in self._results(tasks):
             shown.setdefault(key, Shown()).add(found)
         for key, of_camera in shown.items():
-            compare_statistics(layout, listing, key, of_camera.stats, self.faults)
+            compare_statistics(layout, listing, key, of_camera, self.faults)
         return shown
 
     def compare(
