@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.compiler.decode import compile_decode
@@ -44,11 +45,16 @@ def warn_of_range(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit 
     step = size // _EXAMINED | 1  # odd, so that not the same few columns of each row are taken
     depth = np.concatenate([one.reshape(-1)[::step] for one in maps])
     unit = unit or depth_unit(depth)
-    depth = depth[np.isfinite(depth) & (depth > 0) & (depth < _SATURATED_MM / (1 if unit == "mm" else 1000))]
+    scale = 1000 if unit == "mm" else 1
+    # In float32, as it is quantised: 1.7 m in float32 is not beyond a depth_max of 1.7.
+    with np.errstate(over="ignore"):
+        depth = depth.astype(np.float32)
+    ends = np.array([config.depth_min * scale, config.depth_max * scale], np.float32)
+    depth = depth[np.isfinite(depth) & (depth > 0) & (depth < np.float32(_SATURATED_MM / 1000 * scale))]
     if not depth.size:
         return
-    quantizer = DepthQuantizer.from_config(config)
-    ends = np.array([config.depth_min, config.depth_max]) * (1000 if unit == "mm" else 1)
+    # Without `keep`, in which code 0 is not the depth next to code 1.
+    quantizer = replace(DepthQuantizer.from_config(config), invalid="clip")
     outside = float(((depth < ends[0]) | (depth > ends[1])).mean())
     steps = np.gradient(samples_in_mm(np.arange(MAX_CODE + 1), quantizer))
     middle = int(np.median(quantizer.quantize(depth[None], input_unit=unit)))

@@ -320,6 +320,34 @@ def test_a_range_that_does_not_fit_the_depth_is_said(
     assert said is None or re.search(said, texts[0])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint16", "uint32", "int64"])
+@pytest.mark.parametrize("value", [0, -1, 1, np.nan, np.inf, -np.inf, 1e300])
+def test_no_map_makes_the_check_of_the_range_fail(dtype: str, value: float) -> None:
+    if np.dtype(dtype).kind in "iu" and not (np.isfinite(value) and 0 <= value < 2):
+        value = np.iinfo(dtype).max
+    with np.errstate(over="ignore"):
+        depth = np.full((1, 1), value, np.float64 if dtype.startswith("f") else dtype).astype(dtype)
+    for unit in (None, "mm", "m"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", FfencWarning)
+            warn_of_range(DepthEncoderConfig(), [depth], unit)
+
+
+@pytest.mark.parametrize("millimetres_of", [50, 70, 300, 1005, 1700, 4015])
+@pytest.mark.parametrize("unit", ["mm", "m"])
+def test_depth_at_an_end_of_the_range_is_not_outside_it(millimetres_of: int, unit: Any) -> None:
+    """A simulator's far plane; neither end has to be a float32, or whole millimetres in floating point."""
+    end = millimetres_of / 1000
+    depth = np.full((8, 8), millimetres_of, np.uint16)
+    if unit == "m":
+        depth = np.full((8, 8), end, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_range(DepthEncoderConfig(depth_min=0.01, depth_max=end), [depth], unit)
+        warn_of_range(DepthEncoderConfig(depth_min=end, depth_max=9), [depth], unit)
+
+
 def test_whether_a_range_fits_a_large_map_is_known_before_the_next_frame_comes() -> None:
     """A recording waits for it at the first frame; the columns of a map differ."""
     config = DepthEncoderConfig(depth_max=5)
