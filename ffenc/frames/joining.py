@@ -9,7 +9,8 @@ from pathlib import Path
 from ffenc.arguments import checked_path, listed
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, time_scale
-from ffenc.errors import SourceError
+from ffenc.errors import FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -21,7 +22,9 @@ from ffenc.frames.publish import claimed, published
 from ffenc.frames.trim import frame_rate
 from ffenc.frames.verify import verify_joined
 from ffenc.paths import regular
+from ffenc.spelling import call
 from ffenc.temporary import temporary_folder
+from ffenc.words import count
 
 # Fields that joined files have to share -> their names in errors.
 _ALIKE = {
@@ -47,7 +50,7 @@ def join_videos(
 
     Args:
         sources: the files in order, one or more, with the same codec, pixel format, size, rate and decoder
-            configuration, each with evenly spaced frames.
+            configuration, each with evenly spaced frames, none of them hidden by an edit list.
         output: the file to write, ending in ``.mp4``. With ``overwrite`` it may be one of the sources.
         overwrite: replace ``output`` if it exists.
         ffmpeg, ffprobe: programs to use instead of those that are found.
@@ -56,8 +59,9 @@ def join_videos(
         The stream fields of the result, read back from the file.
 
     Raises:
-        SourceError: a file is missing or damaged, has uneven times, or differs from the first; the text names
-            both files and the difference.
+        SourceError: a file is missing or damaged, has uneven times or hidden frames, or differs from the
+            first; the text names both files and the difference. Or it is not MP4, and MP4 cannot store its
+            packets as they are.
         DestinationError: ``output`` exists, or cannot be written.
         FfmpegError, VerificationError: joining failed, or the result does not match its parts.
     """
@@ -67,6 +71,10 @@ def join_videos(
         raise SourceError("there is nothing to join; pass one file or more")
     toolchain = toolchains(ffmpeg, ffprobe)[0]
     clips = [_whole(_found(source), toolchain) for source in files]
+    for clip in clips:
+        if clip.info.hidden:
+            what = f"{count(clip.info.hidden, 'frame')} hidden by its edit list would be shown"
+            raise SourceError(f"{clip.path} cannot be joined: {what}", fix=_encoded_first(clip))
     fps = _common_rate(clips)
     with claimed(target), published(target) as temporary:
         return _joined(clips, temporary, fps, toolchain)
@@ -230,8 +238,30 @@ def _common_rate(clips: Sequence[Clip]) -> Fraction:
     return rates[0]
 
 
+def _encoded_first(clip: Clip) -> str:
+    return f"{call('encode', source=clip.path, output='NEW.mp4')} makes a file that can be joined"
+
+
 def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolchain) -> StreamInfo:
-    """Join parts of files with the same stream fields into a new file, and verify it."""
+    """Join parts of files with the same stream fields into a new file, and verify it.
+
+    Raises:
+        SourceError: a file that is not MP4 has packets or tags that MP4 does not store as they are.
+        FfmpegError, VerificationError: joining failed, or the result does not match its parts.
+    """
+    try:
+        return _verified(clips, output, fps, toolchain)
+    except (FfmpegError, VerificationError) as error:
+        foreign = next((clip for clip in clips if demuxer_of(clip.path) != "mov"), None)
+        if foreign is None or (isinstance(error, FfmpegError) and error.unable):
+            raise
+        raise SourceError(
+            f"{foreign.path} is not an MP4 file, and cannot be copied into one without re-encoding",
+            fix=_encoded_first(foreign),
+        ) from error
+
+
+def _verified(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolchain) -> StreamInfo:
     like = clips[0].info
     with temporary_folder(output.parent, ".ffenc-join-") as folder:
         parts, tag = [], like.tag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ffenc import (
     probe,
 )
 from ffenc.frames.joining import keep_parts
-from tests.conftest import decode
+from tests.conftest import decode, newest_program
 
 H264 = VideoEncoderConfig(vcodec="h264", crf=10, preset="ultrafast")
 
@@ -81,6 +82,20 @@ def test_what_is_unlike_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ends in .mp4"):
         join_videos([one], tmp_path / "out.mkv")
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_what_mp4_does_not_store_or_would_show_is_refused_by_name(tmp_path: Path) -> None:
+    made = clip(tmp_path / "a.mp4", 0, 8, config=H264.replace(g=4, extra_options={"bf": 0}))
+    cut, stream = tmp_path / "cut.mp4", tmp_path / "a.ts"
+    for options in (["-ss", "0.05", "-i", made, "-c", "copy", cut], ["-i", made, "-c", "copy", stream]):
+        subprocess.run([newest_program("ffmpeg"), "-v", "error", *options], check=True)
+    with pytest.raises(
+        SourceError, match=r"cut.mp4 cannot be joined: \d frames? hidden by its edit list would"
+    ):
+        join_videos([made, cut], tmp_path / "out.mp4")
+    with pytest.raises(SourceError, match=r"a.ts is not an MP4 file, and cannot .*; `encode\(source="):
+        join_videos([stream, stream], tmp_path / "out.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.ts", "cut.mp4"]
 
 
 @pytest.fixture(scope="module")
