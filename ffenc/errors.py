@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -158,10 +159,14 @@ class FfmpegError(FfencError):
 
     @property
     def cause(self) -> str:
-        """The line of ``stderr`` that most likely names the cause, without FFmpeg's prefixes."""
+        """The line of ``stderr`` that most likely names the cause, without FFmpeg's prefixes.
+
+        A program that crashed says nothing of it itself.
+        """
         faults = [line for line in self.stderr if "[error]" in line or "[fatal]" in line]
         telling = [line for line in faults if not re.search(r"failed: -\d+\.?$", line)]
-        line = (telling or faults or self.stderr or [self.reason])[0]
+        said = [] if self.returncode < 0 and self.returncode != -signal.SIGKILL else self.stderr
+        line = (telling or faults or said or [self.reason])[0]
         return re.sub(r"^((Svt|x265 ?)?\[[^\]]*\]:?\s*)+", "", line).rstrip(".") or line
 
 

@@ -16,6 +16,14 @@ OTHERS = {
 }
 
 
+def test_the_cause_of_a_crash_is_not_what_the_program_said_before() -> None:
+    said = ["x265 [info]: tools: b-intra deblock sao", "free(): invalid next size (fast)"]
+    crash = FfmpegError("ffmpeg crashed with signal 6", command=["ffmpeg"], returncode=-6, stderr=said)
+    assert crash.cause == "ffmpeg crashed with signal 6"
+    failure = FfmpegError("ffmpeg failed", command=["ffmpeg"], returncode=1, stderr=said)
+    assert failure.cause == "tools: b-intra deblock sao"
+
+
 def test_the_text_is_made_of_the_parts() -> None:
     error = SourceError("is cut short", where=Path("a/b.png"), fix="restore it")
     assert str(error) == "a/b.png: is cut short; restore it"

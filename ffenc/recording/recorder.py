@@ -199,6 +199,8 @@ class Recorder:
             raise ConfigError("the recorder is not open: use it in a with statement")
         self._check_owner()
         if self._take is not None:
+            if self._take.ended:
+                raise ConfigError("the last episode is still being saved or discarded; wait for that")
             if self._take.error is None:
                 raise ConfigError("an episode is being recorded; save it or discard it first")
             self._leave()

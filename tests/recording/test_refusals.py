@@ -501,3 +501,20 @@ def test_a_new_dataset_that_is_deleted_before_its_first_episode_ends_is_an_error
         with pytest.raises(DestinationError, match="deleted or moved"):
             recorder.start_episode()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_episode_is_started_while_another_thread_saves_one(tmp_path: Path) -> None:
+    refused = []
+    with Recorder(robot(encode="after"), tmp_path / "data") as recorder:
+        recorder.start_episode()
+        record(recorder, range(3))
+
+        def started(*_: int) -> None:
+            with pytest.raises(ConfigError) as error:
+                recorder.start_episode()
+            refused.append(str(error.value))
+
+        assert recorder.save_episode(started).rows == 3
+        assert set(refused) == {"the last episode is still being saved or discarded; wait for that"}
+        recorder.start_episode()
+        recorder.discard_episode()
