@@ -20,6 +20,7 @@ from ffenc.dataset.info_block import (
     ENCODER_FIELDS,
     camera_quantizer,
     encoder_fields,
+    not_written,
     recorded_settings,
     same_settings,
 )
@@ -63,7 +64,7 @@ def own_settings(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConf
     """
     assert isinstance(camera.stored, StreamInfo)
     try:
-        config = recorded_settings(camera.stored, camera.block, camera.depth)
+        config = recorded_settings(camera.stored, camera.block, camera.depth, camera.key)
     except ConfigError:
         if changes:
             raise
@@ -241,10 +242,7 @@ def video_stream(
         if not reasons:
             return all_copied
     if config is None:
-        raise ConfigError(
-            f"{clip.path} holds {clip.info.codec} {clip.info.pix_fmt}, which ffenc does not "
-            "write, so it has to be encoded: pass encoder settings"
-        )
+        raise not_written(clip.info, clip.path)
     if camera.depth and not clip.depth:
         if force or odd or reasons or not _matches(config, camera):
             raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Any
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import merged_options, used_fields
-from ffenc.codecs.table import CODECS, check_vcodec, codec_for
+from ffenc.codecs.table import CODECS, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.model import Camera
@@ -20,6 +20,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.layout import DEPTH_FIELDS, INFO, LEROBOTS_BACKEND
+from ffenc.spelling import argument, call
 from ffenc.version import VERSION
 
 
@@ -97,13 +98,32 @@ def same_settings(codec: Codec, name: str, one: Any, other: Any) -> bool:
     return bool(unread.get(name) or one == other)
 
 
-def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool) -> VideoEncoderConfig:
+def not_written(stream: StreamInfo, where: str | Path) -> ConfigError:
+    """Return the error for a video that has to be encoded with its own settings, but cannot be.
+
+    Args:
+        stream: its stream fields.
+        where: its file or camera.
+    """
+    other = call("reencode_dataset", source="SRC", destination="NEW")
+    return ConfigError(
+        f"holds {stream.codec} {stream.pix_fmt}, which ffenc does not write, and a part has to be encoded",
+        where=where,
+        fix=f"encode it with other settings first: {other} with {argument('camera_encoder.vcodec', 'h264')}, "
+        "for example",
+    )
+
+
+def recorded_settings(
+    stream: StreamInfo, block: Mapping[str, Any], depth: bool, where: str | Path
+) -> VideoEncoderConfig:
     """Return the settings that a camera's video was encoded with, as far as its block contains them.
 
     Args:
         stream: stream fields of its first file.
         block: its ``info`` block.
         depth: whether it is a depth camera.
+        where: its file or camera, for errors.
 
     Raises:
         SourceError: ``extra_options`` that a dataset may not set.
@@ -115,9 +135,15 @@ def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool)
     vcodec = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
     if not isinstance(vcodec, str) or vcodec not in CODECS or CODECS[vcodec].stream != stream.codec:
         rows = [row.name for row in CODECS.values() if row.stream == stream.codec and not row.hardware]
-        vcodec = rows[0] if rows else check_vcodec(stream.codec)
+        if not rows:
+            raise not_written(stream, where)
+        vcodec = rows[0]
     model = DepthEncoderConfig if depth else VideoEncoderConfig
     settings: dict[str, Any] = {"vcodec": vcodec, "pix_fmt": stream.pix_fmt}
+    try:
+        model.in_force(settings)
+    except ConfigError:
+        raise not_written(stream, where) from None
     for name in ENCODER_FIELDS:
         if block.get(name) is not None:
             more = {**settings, name.removeprefix("video."): block[name]}

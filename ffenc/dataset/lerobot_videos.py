@@ -22,7 +22,7 @@ from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import feature_block
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.trim import warn_of_rotation
+from ffenc.frames.trim import warn_of_others, warn_of_rotation
 from ffenc.layout import INFO, OWN_FIELDS, TIME_TOLERANCE, says_depth
 
 _OFF_FRAME = 0.1  # frames; an episode whose start is so far from every frame's time has no valid start
@@ -108,6 +108,7 @@ class DatasetVideos:
         block = feature_block(feature)
         path, odd = self._look_at_streams(key, sound)
         stream = self._streams[path]
+        warn_of_others(path, stream)
         warn_of_rotation(path, stream)
         if odd:  # info.json describes the streams that were recorded first
             block = {name: value for name, value in block.items() if name not in OWN_FIELDS[:1]}

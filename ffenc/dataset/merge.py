@@ -350,7 +350,7 @@ def _encoding(
     chosen = [episode for episode in reversed(merged.episodes) if episode.index in encoded]
     tried = {(merged.origin(e)[0].root, stream_kind(merged.stream(pattern.key, e))): e for e in chosen}
     *others, clip = (clip_of(merged.video(pattern.key, episode), merged.fps) for episode in tried.values())
-    config = recorded_settings(_stored(pattern), pattern.block, pattern.depth)
+    config = recorded_settings(_stored(pattern), pattern.block, pattern.depth, pattern.key)
     if pattern.depth:
         config = depth_config(config, clip, camera_quantizer(pattern, clip.info, root))
     return prepare_clip(

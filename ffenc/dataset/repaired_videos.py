@@ -82,7 +82,7 @@ class SoundVideos:
         end = min((first for first in others if first > place.first), default=info.frames)
         clip = Clip(place.path, info, place.first, min(end - place.first, one.length))
         shown = shown_frames(clip, one.length, fps, bad)
-        config = self._settings(key, info)
+        config = self._settings(key, info, place.path)
 
         def write(output: Path) -> str:
             write_shown(clip, shown, config, fps, output, self._programs)
@@ -124,10 +124,10 @@ class SoundVideos:
             self._good[path] = (copy, probe(copy, times=True, ffprobe=self._programs[0].ffprobe))
         return self._good[path]
 
-    def _settings(self, key: str, info: StreamInfo) -> VideoEncoderConfig:
+    def _settings(self, key: str, info: StreamInfo, path: Path) -> VideoEncoderConfig:
         """Return the settings of a camera's video."""
         block = feature_block(self._left.info["features"][key])
-        return recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
+        return recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS, path)
 
     def _piece(self, parts: Sequence[Any], write: Callable[[Path], str]) -> tuple[Path, str]:
         """Write a file, unless an earlier run has; return it, with a description of how it was made.
@@ -175,7 +175,7 @@ class SoundVideos:
         finally:
             cut.unlink(missing_ok=True)
         clip = Clip(path, info, 0, info.frames)
-        encoding = prepare_clip(clip, self._settings(key, info), fps, candidates=programs)
+        encoding = prepare_clip(clip, self._settings(key, info, path), fps, candidates=programs)
         transcode(encoding, clip, copy)
         return "copying cannot correct them, so it is encoded with its own settings"
 

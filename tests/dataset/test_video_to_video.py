@@ -29,10 +29,12 @@ from ffenc import (
     VideoEncoderConfig,
     VideoReader,
     VideoWriter,
+    edit_dataset,
     merge_datasets,
     plan_reencode,
     probe,
     reencode_dataset,
+    repair_dataset,
     verify_dataset,
 )
 from ffenc.dataset.model import EpisodeVideo
@@ -460,6 +462,27 @@ def test_depth_that_has_lost_bits_is_not_encoded_again(lerobots: Path, tmp_path:
         asked["overrides"] = [(("depth_encoder", "preset"), "ultrafast")]
     with pytest.warns(FfencWarning, match="pix_fmt"), pytest.raises(ConfigError, match="has lost its codes"):
         plan_reencode(lerobots, tmp_path / "out", **asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "stream"),
+    [("-c:v mpeg4 -g 300", "mpeg4 yuv420p"), ("-c:v libx264 -g 300 -pix_fmt yuvj420p", "h264 yuvj420p")],
+)
+def test_a_stream_that_is_not_written_has_to_be_encoded_with_other_settings_first(
+    lerobots: Path, tmp_path: Path, options: str, stream: str
+) -> None:
+    """Where its episodes do not begin at key frames, parts of it cannot be copied."""
+    codec, pix_fmt = stream.split()
+    remade(lerobots, TOP, *options.split(), codec=codec)
+    edit_info(lerobots, lambda info: info["features"][TOP]["info"].update({"video.pix_fmt": pix_fmt}))
+    told = rf"holds {stream}, which ffenc does not write, .*`reencode_dataset\(.*camera_encoder.vcodec='h264'"
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match=told):
+        edit_dataset(lerobots, out, episodes="1", cameras=["top"])
+    with pytest.raises(ConfigError, match=told) as error:
+        repair_dataset(lerobots, out, without_cameras=["angle", "angle_depth"])
+    assert ".ffenc" not in str(error.value), "no file of the job"
+    assert not out.exists()
 
 
 def test_a_video_dataset_without_settings_is_copied_and_keeps_its_own(tmp_path: Path) -> None:
