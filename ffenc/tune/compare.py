@@ -18,6 +18,7 @@ from ffenc.compiler.decode import Compared
 from ffenc.compiler.quality import compile_rgb
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes
+from ffenc.dataset.finished import source_mapping
 from ffenc.errors import SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
@@ -122,7 +123,8 @@ def compare_sources(
     """Measure every frame of videos against the frames that they were encoded from.
 
     Args:
-        reference: a dataset, a tree of frames, or a video file.
+        reference: a dataset, a tree of frames, or a video file. Arrays and topics are read with the mapping
+            that the first of the others was created with.
         others: datasets of video or video files with the same frames. Cameras are paired by name, episodes
             by index; a source with one camera is paired with another such source regardless of names.
         closing: closes the opened sources.
@@ -142,7 +144,8 @@ def compare_sources(
         raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {how_to_get()}")
     options: dict[str, Any] = {"follow_links": follow_links, "ffmpeg": ffmpeg, "ffprobe": ffprobe}
     source = Path(reference)
-    first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, **options)
+    mapping = next(filter(None, (source_mapping(Path(other)) for other in others)), None)
+    first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, mapping=mapping, **options)
     result = CompareResult(source, [Path(other) for other in others], chosen[0])
     missing: dict[str, None] = {}
     for path in result.others:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
+from ffenc.config.mapping import SourceMapping
 from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, picked_episodes
 from ffenc.dataset.lerobot_v3 import LeRobotV3
@@ -92,6 +93,7 @@ def open_footage(
     follow_links: bool = False,
     scattered: bool = False,
     on_damage: Callable[[int, str], None] | None = None,
+    mapping: SourceMapping | None = None,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> list[Footage]:
@@ -106,6 +108,7 @@ def open_footage(
         scattered: single frames will be read; PyAV is used for this if it is installed.
         on_damage: called with the index of an episode that is skipped in a LeRobot dataset, and the damage;
             None: damage of a selected episode is an error.
+        mapping: for arrays and topics of an unknown layout.
         ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
@@ -133,6 +136,7 @@ def open_footage(
         follow_links=follow_links,
         partial=partial,
         choose=None if episodes is None or on_damage is not None else choose,
+        usual_mapping=mapping,
         programs=programs,
     )
     opened = open_source(source, opening)

@@ -7,6 +7,7 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,6 +116,24 @@ def test_depth_is_compared_in_millimetres(ffenc, tmp_path: Path) -> None:
     assert max(one["largest_mm"]["1"]) == one["worst"][0]["value"]
     drawn = np.asarray(Image.open(sheet))
     assert drawn[36:156, 320:480].mean() < 2  # nothing is off, and what is not compared is black
+
+
+def test_arrays_are_read_with_the_mapping_of_the_video_dataset(tmp_path: Path) -> None:
+    source, mapping, out = tmp_path / "own.h5", tmp_path / "own.yaml", tmp_path / "out"
+    with h5py.File(source, "w") as file:
+        file["seen"] = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), np.uint8)
+        file["depth"] = np.full((4, 64, 96), np.nan, np.float32)
+        file["depth"][:, 8:] = np.linspace(0.4, 2, 96, dtype=np.float32)
+    cameras = "{eye: {path: /seen, channels: rgb}, far: {path: /depth, depth: true}}"
+    mapping.write_text(f"fps: 30\ncameras: {cameras}\n")
+    lossless = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 0)]
+    reencode_dataset(source, out, mapping=mapping, task="look", overrides=lossless)
+    with ExitStack() as closing:
+        found = compare_sources(source, [out], closing).cameras
+        assert sorted(found) == ["eye", "far"]
+        (eye,), (far,) = found["eye"], found["far"]
+        assert len(eye.places()) == len(far.places()) == 4
+        assert max(far.badness("psnr")) < 4
 
 
 def test_changed_pictures_are_compared_with_the_source_changed_alike(
