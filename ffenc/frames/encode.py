@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice, zip_longest
@@ -17,6 +18,7 @@ from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.transform import Transform
 from ffenc.errors import (
     ConfigError,
+    FfencWarning,
     FfmpegError,
     SourceError,
     ToolchainError,
@@ -118,7 +120,7 @@ def first_frames(
     Args:
         frames, header, config, unit, transform: as for :func:`prepare_images`.
         count: number of frames.
-        warn: warn if the settings store another range of depth than that of these frames.
+        warn: warn of a range of depth that does not fit these frames, and of an alpha channel.
 
     Raises:
         SourceError: a frame is damaged or differs from the header; the text names it.
@@ -134,6 +136,8 @@ def first_frames(
             warn_of_range(config, maps, unit)
         return given
     checked = list(check_frames(found, header))
+    if warn and header.has_alpha:
+        warnings.warn(f"{found[0].name}: the alpha channel is dropped", FfencWarning, stacklevel=3)
     for frame in found:
         if fault := find_fault(frame.data):
             raise damaged(frame.name, fault)

@@ -14,6 +14,7 @@ from PIL import Image
 from ffenc import (
     ConfigError,
     DestinationError,
+    FfencWarning,
     FfmpegError,
     SourceError,
     ToolchainError,
@@ -192,6 +193,16 @@ def test_mixed_kinds_of_png_are_decoded_as_what_they_show(toolchain: Toolchain, 
     encode(folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264", crf=5))
     for got, want in zip(decode(tmp_path / "out.mp4"), shown, strict=True):
         assert psnr(got, want) > 28
+
+
+def test_an_alpha_channel_is_dropped_with_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    Image.new("RGBA", (64, 48), (200, 100, 50, 9)).save(folder / "0.png")
+    config = VideoEncoderConfig(vcodec="h264", crf=5)
+    with pytest.warns(FfencWarning, match=r"0\.png: the alpha channel is dropped"):
+        encode(folder, tmp_path / "out.mp4", fps=30, config=config)
+    assert np.abs(decode(tmp_path / "out.mp4")[0].astype(int) - (200, 100, 50)).max() < 4
 
 
 def test_an_orientation_tag_turns_no_frame(

@@ -102,7 +102,7 @@ class PngTree(PlainSource):
     def _tell_what_is_left(
         root: Path, cameras: Sequence[Camera], folders: Sequence[Mapping[str, Path]]
     ) -> None:
-        """Warn of files that are not copied to the dataset, and of alpha channels."""
+        """Warn of files that are not copied to the dataset."""
         beside = {camera.parent for episode in folders for camera in episode.values()}
         files = [f for folder in sorted(beside) for f in folder.iterdir() if f.is_file() and f.name[0] != "."]
         if files and folders[0] != {cameras[0].key: root}:
@@ -110,9 +110,6 @@ class PngTree(PlainSource):
             warnings.warn(
                 f"{files[0]}{more}: not frames, and not included in the result", FfencWarning, stacklevel=3
             )
-        for one in cameras:
-            if one.header.has_alpha and not one.depth:
-                warnings.warn(f"{one.key}: the alpha channel is dropped", FfencWarning, stacklevel=3)
 
     def _camera(self, key: str) -> Camera:
         header = ImageFiles(
