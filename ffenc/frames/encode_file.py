@@ -244,7 +244,13 @@ def _images(
     header = files.check()
     if fps is None:
         raise ConfigError(f"images have no frame rate: pass {argument('fps')} (30, 29.97 or 30000/1001)")
+    if header.has_alpha and not header.depth:
+        _warn_of_alpha(source if isinstance(source, Path) else files.paths[0])
     return _Images(files, header, parse_fps(fps))
+
+
+def _warn_of_alpha(path: Path) -> None:
+    warnings.warn(f"{path}: its alpha channel is dropped", FfencWarning, stacklevel=5)
 
 
 def _video(
@@ -265,6 +271,8 @@ def _video(
     rate = None if fps is None else parse_fps(fps)
     clip = trimmed(path, start=start, end=end, rate=rate, ffprobe=ffprobe)
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
+    if clip.info.channels == 4:
+        _warn_of_alpha(path)
     if clip.info.audio is not None:
         warnings.warn(f"{path}: its audio is left out", FfencWarning, stacklevel=4)
     warn_of_others(path, clip.info)
@@ -325,7 +333,8 @@ def encode(
         FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
 
     Warns:
-        FfencWarning: audio or a further video stream is dropped, or a setting has no effect.
+        FfencWarning: audio, a further video stream or an alpha channel is dropped, or a setting has no
+            effect.
 
     Example:
         >>> info = encode("frames/top", "top.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"))

@@ -440,6 +440,17 @@ def test_sound_is_left_out_with_a_word(toolchain: Toolchain, made: Path, tmp_pat
     assert sums(output) == sums(made / "b-frames.mp4")[30:]
 
 
+def test_an_alpha_channel_is_dropped_with_a_warning(tmp_path: Path) -> None:
+    folder, film = tmp_path / "frames", tmp_path / "film.mkv"
+    folder.mkdir()
+    shown = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=0.1,format=rgba")
+    run(*shown, folder / "%d.png", "-c:v", "ffv1", "-pix_fmt", "bgra", film)
+    for source, fps in ((folder, 25), (film, None)):
+        with pytest.warns(FfencWarning) as told:
+            encode(source, tmp_path / "out.mp4", fps=fps, config=LOSSLESS, overwrite=True)
+        assert f"{source}: its alpha channel is dropped" in [str(one.message) for one in told]
+
+
 @pytest.mark.parametrize("ending", ["mp4", "ts"])
 def test_a_second_video_stream_is_left_out_with_a_warning(tmp_path: Path, ending: str) -> None:
     one, two = tmp_path / f"one.{ending}", tmp_path / f"two.{ending}"
