@@ -244,13 +244,7 @@ def _images(
     header = files.check()
     if fps is None:
         raise ConfigError(f"images have no frame rate: pass {argument('fps')} (30, 29.97 or 30000/1001)")
-    if header.has_alpha and not header.depth:
-        _warn_of_alpha(source if isinstance(source, Path) else files.paths[0])
     return _Images(files, header, parse_fps(fps))
-
-
-def _warn_of_alpha(path: Path) -> None:
-    warnings.warn(f"{path}: its alpha channel is dropped", FfencWarning, stacklevel=5)
 
 
 def _video(
@@ -272,7 +266,7 @@ def _video(
     clip = trimmed(path, start=start, end=end, rate=rate, ffprobe=ffprobe)
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
     if clip.info.channels == 4:
-        _warn_of_alpha(path)
+        warnings.warn(f"{path}: the alpha channel is dropped", FfencWarning, stacklevel=4)
     if clip.info.audio is not None:
         warnings.warn(f"{path}: its audio is left out", FfencWarning, stacklevel=4)
     warn_of_others(path, clip.info)
