@@ -448,7 +448,7 @@ def test_an_alpha_channel_is_dropped_with_one_warning(tmp_path: Path) -> None:
     for source, fps, named in ((folder, 25, folder / "1.png"), (film, None, film)):
         with pytest.warns(FfencWarning) as told:
             encode(source, tmp_path / "out.mp4", fps=fps, config=LOSSLESS, overwrite=True)
-        texts = [str(one.message) for one in told if "alpha" in str(one.message)]
+        texts = [str(one.message) for one in told if "alpha channel" in str(one.message)]
         assert texts == [f"{named}: the alpha channel is dropped"]
 
 
