@@ -232,9 +232,10 @@ class Salvage(SalvagedRows):
     ) -> dict[int, Place]:
         """Return the episodes that are at their listed places."""
         by_file: dict[Path, list[tuple[int, Found]]] = {}
+        contradicted = self._contradicted(key)
         for one in self.episodes:
             path, start = listed.get(one.number, (None, 0.0))
-            if path is None or path not in known or self._contradicts(key, one):
+            if path is None or path not in known or one.number in contradicted:
                 continue
             info = known[path]
             assert info.times is not None
@@ -259,17 +260,20 @@ class Salvage(SalvagedRows):
                 places |= held
         return places
 
-    def _contradicts(self, key: str, one: Found) -> bool:
-        """Return whether an episode's listed times span neither its listed length nor its rows."""
-        if one.listed is None:
-            return False
-        start, end = (self._column(name)[one.listed] for name in place_columns(key)[2:4])
-        length = self._column("length")[one.listed]
-        try:
-            frames = (float(end) - float(start)) * float(self.fps)
-            return all(abs(frames - count) > 0.5 for count in (one.read, one.length, int(length)))
-        except (TypeError, ValueError, OverflowError):
-            return False
+    def _contradicted(self, key: str) -> set[int]:
+        """Return the episodes whose listed times span neither their listed length nor their rows."""
+        starts, ends = (self._column(name) for name in place_columns(key)[2:4])
+        lengths = self._column("length")
+        found = set()
+        for one in self.episodes:
+            if one.listed is None:
+                continue
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                frames = (float(ends[one.listed]) - float(starts[one.listed])) * float(self.fps)
+                counts = one.read, one.length, int(lengths[one.listed])
+                if all(abs(frames - count) > 0.5 for count in counts):
+                    found.add(one.number)
+        return found
 
     def _before_gap(self, info: StreamInfo, first: int, length: int) -> int:
         """Return how many frames follow each other at the frame rate, or at least in this number of steps."""

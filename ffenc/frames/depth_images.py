@@ -278,7 +278,7 @@ class DepthStatistics(Picking):
         """
         self._count_waiting()
         if not self._pixels:
-            self._counts[0] += 1  # only NaN and infinity, which count as 0
+            self._counts[0] = 1  # only NaN and infinity, which count as 0
         there = np.flatnonzero(self._counts)
         values = there / (1000 if self.unit == "m" else 1)
         stats = histogram_statistics(self._counts[None, there], values, self._frames)
@@ -295,13 +295,13 @@ class DepthStatistics(Picking):
             stats |= {name: [[[value]]] for name, value in exact.items()}
         return stats
 
-    def quantiles_without(self, depths: Sequence[int]) -> Stats:
+    def quantiles_without(self, depths: Sequence[int], found: Stats) -> Stats:
         """Return the quantiles without the pixels of some depths; those of all pixels if no others are left.
 
         Args:
             depths: whole millimetres.
+            found: the statistics of all pixels.
         """
-        found = self.statistics()
         counts = self._counts.copy()
         counts[list(depths)] = 0
         if not counts.any() or counts.sum() == self._counts.sum():

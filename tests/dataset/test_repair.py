@@ -247,6 +247,27 @@ def test_why_an_episode_has_no_frames_is_said(
     assert left.episodes[2].damage == f"{ANGLE}: its video, {place}, {why}"
 
 
+def test_the_list_is_read_as_often_for_many_episodes_as_for_one(two_cameras: Path, tmp_path: Path) -> None:
+    """Of 50,000 episodes, reading a column of the list for each would take minutes."""
+
+    class Counted(Salvage):
+        read = 0
+
+        def _column(self, name: str) -> list[Any]:
+            self.read += 1
+            return super()._column(name)
+
+    one = Path(shutil.copytree(two_cameras, tmp_path / "one"))
+    order(LIST, [0])(one)
+    order(DATA, list(range(LENGTHS[0])))(one)
+    found = [
+        Counted(root, without=[], task=None, ffprobe=None, scratch=tmp_path / root.name)
+        for root in (one, two_cameras)
+    ]
+    assert [len(left.episodes) for left in found] == [1, 3]
+    assert found[0].read == found[1].read
+
+
 def test_totals_that_are_corrected_are_said(video: Path, tmp_path: Path) -> None:
     def wrong(said: dict[str, Any]) -> None:
         said.update(total_frames=7)

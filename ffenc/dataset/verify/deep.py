@@ -277,7 +277,9 @@ def _shown(
         except ValueError:
             continue  # none of its frames was counted
         if ends is not None and isinstance(own, DepthStatistics):
-            shown.measured[at] = [own.quantiles_without(left) for left in (ends[:1], ends[1:], ends)]
+            shown.measured[at] = [
+                own.quantiles_without(left, shown.stats[at]) for left in (ends[:1], ends[1:], ends)
+            ]
         shown.values = own.values() if shown.values is None else shown.values + own.values()
     return shown
 
