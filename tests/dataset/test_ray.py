@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,23 +140,50 @@ def test_an_error_names_its_episode_and_the_rest_is_taken_up(cluster: Any, tmp_p
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def started(folder: Path) -> tuple[threading.Thread, list[Any]]:
+    """A slow job in a thread, and the list that will hold its summary."""
+    result: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: result.append(
+            reencode_dataset(DATASET, folder / "ray", executor=RayExecutor(), **SLOW)
+        )
+    )
+    thread.start()
+    return thread, result
+
+
+def working() -> list[psutil.Process]:
+    """Ray's workers that encode an episode."""
+    listed = [(process, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])]
+    return [one for one, words in listed if words and words[0].startswith("ray::observation.images.")]
+
+
+def test_a_killed_encoder_is_started_again(cluster: Any, slow_here: dict[str, str], tmp_path: Path) -> None:
+    """On a machine that is being lost, it can be killed before the worker, which then reports it."""
+    thread, result = started(tmp_path)
+    encoders: list[psutil.Process] = []
+
+    def encoding() -> bool:
+        with suppress(psutil.Error):  # a worker has ended in the meantime
+            children = [child for worker in working() for child in worker.children(recursive=True)]
+            encoders[:] = [child for child in children if child.name().startswith("ffmpeg")]
+        return bool(encoders)
+
+    wait_for(lambda: encoding() or bool(result), limit=120, every=0.1)
+    assert not result
+    encoders[0].kill()
+    thread.join()
+    assert result
+    assert contents(tmp_path / "ray") == slow_here
+
+
 def test_a_killed_worker_and_a_lost_machine_are_replaced(
     cluster: Any, slow_here: dict[str, str], tmp_path: Path
 ) -> None:
     """Of three machines one is lost, and a worker of another is killed, while they encode."""
     lost = cluster.add_node(num_cpus=1)
     raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
-    result: list[Any] = []
-    thread = threading.Thread(
-        target=lambda: result.append(
-            reencode_dataset(DATASET, tmp_path / "ray", executor=RayExecutor(), **SLOW)
-        )
-    )
-    thread.start()
-
-    def working() -> list[psutil.Process]:
-        listed = [(process, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])]
-        return [one for one, words in listed if words and words[0].startswith("ray::observation.images.")]
+    thread, result = started(tmp_path)
 
     def there() -> list[psutil.Process]:
         own = {process.pid for process in raylet.children(recursive=True)}

@@ -20,7 +20,14 @@ from ffenc.codecs.suggest import accepted
 from ffenc.dataset.executors.local import AnyTask, Failures, Progress, Runner, Task
 from ffenc.dataset.executors.ray_nodes import RETRIES, Places, SameProgram
 from ffenc.dataset.executors.ray_task import Answer, Around
-from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, ToolchainError
+from ffenc.errors import (
+    ConfigError,
+    DestinationError,
+    FfencError,
+    FfencWarning,
+    FfmpegError,
+    ToolchainError,
+)
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.spelling import argument, current
 from ffenc.storage.mirror import mirror_of, open_copies
@@ -210,10 +217,14 @@ class _Session:
             answer = Answer(unsuited=_first_line(error))
         except ray.exceptions.RayError as error:
             answer = Answer(error=_not_run(own.task, _first_line(error)))
-        if answer.unsuited is None:
+        # On a machine that is being lost, FFmpeg can be killed before the process that reports it.
+        unable = isinstance(answer.error, FfmpegError) and answer.error.unable
+        if answer.unsuited is None and not unable:
             return answer
         own.lost += 1
-        return None if own.lost <= RETRIES else Answer(error=_not_run(own.task, answer.unsuited))
+        if own.lost <= RETRIES:
+            return None
+        return answer if answer.unsuited is None else Answer(error=_not_run(own.task, answer.unsuited))
 
 
 def _not_run(task: Task, why: str) -> ToolchainError:
