@@ -28,9 +28,10 @@ CAMERAS = ("left", "right")
 B_FRAMES = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "extra_options"), {"bf": 2})]
 
 # Logs its arguments, changes some of them where a file beside it says so, and becomes the real program.
+# Each process has a log of its own: in a common one, those of two that run at once can be interleaved.
 _SHIM = r"""#!/bin/bash
 me={path}
-printf '%s\0' "$@" $'\n' >> "$me.log"
+printf '%s\0' "$@" > "$me.$$.log"
 if [ -e "$me.change" ]; then
     mapfile -d '' -t change < "$me.change"
     if [[ "$*" == *"${{change[0]}}"* ]]; then
@@ -56,10 +57,11 @@ class Shim:
 
     def runs(self) -> list[list[str]]:
         """The arguments of every run since this was asked last."""
-        log = self.path.with_suffix(".log")
-        runs = log.read_text().split("\n\0")[:-1] if log.exists() else []
-        log.unlink(missing_ok=True)
-        return [run.split("\0")[:-1] for run in runs]
+        logs = list(self.path.parent.glob(f"{self.path.name}.*.log"))
+        runs = [log.read_text().split("\0")[:-1] for log in logs]
+        for log in logs:
+            log.unlink()
+        return runs
 
 
 @pytest.fixture(scope="module")
