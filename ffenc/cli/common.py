@@ -167,6 +167,22 @@ def program_options(function: Function) -> Function:
     return function
 
 
+def mapping_option(default: str, *, note: str = "") -> Callable[[Function], Function]:
+    """Return what adds ``--mapping``.
+
+    Args:
+        default: what is used without it.
+        note: the beginning of its help, which limits it.
+    """
+    return click.option(
+        "--mapping",
+        type=SourceName(dir_okay=False),
+        metavar="FILE",
+        help=f"{note}YAML file that says which arrays or topics are which cameras and features "
+        f"[default: {default}].",
+    )
+
+
 def links_option(function: Function) -> Function:
     """Add ``--follow-links``."""
     return click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, SourceName, json_option, links_option, program_options
+from ffenc.cli.common import PathName, SourceName, json_option, links_option, mapping_option, program_options
 from ffenc.cli.display import progress_bar, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.values import EPISODES, RATE
@@ -25,6 +25,7 @@ from ffenc.words import count
     "--episodes", type=EPISODES, metavar="0,2,5-9", help="Compare only these episodes [default: all]."
 )
 @click.option("--fps", type=RATE, metavar="RATE", help="If A is an image tree: its frames per second.")
+@mapping_option("that which B was created with", note="If A is a recording: ")
 @click.option(
     "--report",
     type=PathName(),
@@ -42,6 +43,7 @@ def command(
     cameras: str | None,
     episodes: str | None,
     fps: str | None,
+    mapping: str | None,
     report: str | None,
     sheet: str | None,
     overwrite: bool,
@@ -80,6 +82,7 @@ def command(
                 cameras=None if cameras is None else [name.strip() for name in cameras.split(",")],
                 episodes=episodes,
                 fps=fps,
+                mapping=mapping,
                 follow_links=follow_links,
                 ffmpeg=ffmpeg,
                 ffprobe=ffprobe,

@@ -12,6 +12,7 @@ from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     SourceName,
+    mapping_option,
     nearest_option,
     preset_option,
     retime_option,
@@ -57,13 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task", metavar="TEXT", help="For sources that are not datasets: set the task of all episodes."
 )
-@click.option(
-    "--mapping",
-    type=SourceName(dir_okay=False),
-    metavar="FILE",
-    help="YAML file that says which arrays or topics are which cameras and features [default: the preset's, "
-    "or that of a known layout].",
-)
+@mapping_option("the preset's, or that of a known layout")
 @click.option(
     "--on-gap",
     type=click.Choice(["error", "repeat", "split", "drop-episode"]),

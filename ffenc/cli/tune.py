@@ -19,6 +19,7 @@ from ffenc.cli.common import (
     SourceName,
     json_option,
     links_option,
+    mapping_option,
     program_options,
 )
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
@@ -54,7 +55,7 @@ class _Duration(ValueType):
 
 
 @click.command("tune", cls=SettingsCommand)
-@click.argument("source", metavar="DATASET|FRAMES|VIDEO", type=SourceName())
+@click.argument("source", metavar="DATASET|FRAMES|RECORDING|VIDEO", type=SourceName())
 @click.option(
     "--preset",
     type=PresetName(),
@@ -78,7 +79,8 @@ class _Duration(ValueType):
 @click.option(
     "--episodes", type=EPISODES, metavar="0,2,5-9", help="Sample only these episodes [default: all]."
 )
-@click.option("--fps", type=RATE, metavar="RATE", help="For image trees: frames per second.")
+@click.option("--fps", type=RATE, metavar="RATE", help="For image trees and recordings: frames per second.")
+@mapping_option("the preset's, or that of a known layout", note="For recordings: ")
 @click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
 @click.option(
     "--encoder-preset", metavar="A,B", help="Encoder presets to try, such as 12,10 or veryfast,medium."
@@ -117,6 +119,7 @@ def command(
     cameras: str | None,
     episodes: str | None,
     fps: str | None,
+    mapping: str | None,
     vcodec: str | None,
     encoder_preset: str | None,
     crf: str | None,
@@ -176,6 +179,7 @@ def command(
                 cameras=_names(cameras),
                 episodes=episodes,
                 fps=fps,
+                mapping=mapping,
                 stretches=stretches,
                 length=length,
                 follow_links=follow_links,

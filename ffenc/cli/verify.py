@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import SourceName, json_option, links_option, program_options
+from ffenc.cli.common import SourceName, json_option, links_option, mapping_option, program_options
 from ffenc.cli.compare import show_comparison
 from ffenc.cli.display import human_seconds, progress_bar, report_console, report_table
 from ffenc.cli.jobs import executor_of, on_options
@@ -45,6 +45,7 @@ _LINES, _NOTES = 24, 4  # lines of a screen; kinds of notes
     metavar="SRC",
     help="Compare every frame with the dataset, recording or images it was made from.",
 )
+@mapping_option("that which the dataset was created with", note="With --against, for recordings: ")
 @click.option(
     "--max-depth-error",
     type=Real(0),
@@ -70,6 +71,7 @@ def command(
     deep: bool,
     again: bool,
     against: str | None,
+    mapping: str | None,
     max_depth_error: float | None,
     metrics: bool,
     report: str | None,
@@ -108,6 +110,7 @@ def command(
             deep=deep,
             again=again,
             against=against,
+            mapping=mapping,
             max_depth_error=max_depth_error,
             follow_links=follow_links,
             ffmpeg=ffmpeg,
@@ -118,7 +121,9 @@ def command(
     seconds = time.monotonic() - began
     measured = None
     if metrics and against is not None and found.sound:  # different frames cannot be measured
-        measured = _measured(against, path, follow_links=follow_links, ffmpeg=ffmpeg, ffprobe=ffprobe)
+        measured = _measured(
+            against, path, mapping=mapping, follow_links=follow_links, ffmpeg=ffmpeg, ffprobe=ffprobe
+        )
     if as_json:
         print_json(_json_fields(found, seconds) | ({"metrics": measured} if metrics else {}))
     else:

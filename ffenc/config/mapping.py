@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta, field
 
-from ffenc.arguments import checked_path
+from ffenc.arguments import check_kind, checked_path
 from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import parse_fps
 from ffenc.config.plain_yaml import KeyPath, read_keys
@@ -352,6 +352,18 @@ def load_mapping(path: str | Path) -> SourceMapping:
         while key and key not in places:
             key = key[:-1]
         raise ConfigError(f"{places.get(key, str(file))}: {error}") from None
+
+
+def as_mapping(mapping: SourceMapping | str | Path | None) -> SourceMapping | None:
+    """Return a mapping, read from its file if it is a path.
+
+    Raises:
+        ConfigError: see :func:`load_mapping`, or neither a mapping nor a path.
+    """
+    if mapping is None:
+        return None
+    check_kind("mapping", mapping, (str, Path, SourceMapping), "a SourceMapping, or its file")
+    return load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping
 
 
 def refuse_fields(model: Settings, key: KeyPath, takes: Collection[str], what: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ffenc.arguments import listed
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.mapping import OnGap, SourceMapping, load_mapping
+from ffenc.config.mapping import OnGap, SourceMapping, as_mapping
 from ffenc.config.matching import check_overrides, check_preset, check_quantisers
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
@@ -135,7 +135,7 @@ def plan_reencode(
             partial=partial,
             # With a lower rate, shards are balanced by the frames that are kept.
             choose=choose if partial and (shard is None or fps is None) else None,
-            mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
+            mapping=as_mapping(mapping),
             usual_mapping=robot.source,
             programs=(ffmpeg, ffprobe),
             on_gap=on_gap,

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Compared
 from ffenc.compiler.quality import compile_rgb
+from ffenc.config.mapping import SourceMapping
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes
 from ffenc.dataset.finished import source_mapping
@@ -115,6 +116,7 @@ def compare_sources(
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
     fps: int | float | str | Fraction | None = None,
+    mapping: str | Path | SourceMapping | None = None,
     follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
@@ -123,13 +125,14 @@ def compare_sources(
     """Measure every frame of videos against the frames that they were encoded from.
 
     Args:
-        reference: a dataset, a tree of frames, or a video file. Arrays and topics are read with the mapping
-            that the first of the others was created with.
+        reference: a dataset, a tree of frames, or a video file.
         others: datasets of video or video files with the same frames. Cameras are paired by name, episodes
             by index; a source with one camera is paired with another such source regardless of names.
         closing: closes the opened sources.
         cameras, episodes: those to compare, for datasets; None: all.
         fps: frame rate of a tree of frames.
+        mapping: meaning of the arrays or topics of ``reference``, or a YAML file with it; None: the mapping
+            that the first of the others was created with.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         ffmpeg, ffprobe: programs to use instead of those that are found.
         on_frames: called with the number of frames measured so far, and of all frames.
@@ -144,8 +147,9 @@ def compare_sources(
         raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {how_to_get()}")
     options: dict[str, Any] = {"follow_links": follow_links, "ffmpeg": ffmpeg, "ffprobe": ffprobe}
     source = Path(reference)
-    mapping = next(filter(None, (source_mapping(Path(other)) for other in others)), None)
-    first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, mapping=mapping, **options)
+    stored = next(filter(None, (source_mapping(Path(other)) for other in others)), None)
+    meaning: dict[str, Any] = {"mapping": mapping, "usual_mapping": stored}
+    first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, **meaning, **options)
     result = CompareResult(source, [Path(other) for other in others], chosen[0])
     missing: dict[str, None] = {}
     for path in result.others:

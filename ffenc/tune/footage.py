@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
-from ffenc.config.mapping import SourceMapping
+from ffenc.config.mapping import SourceMapping, as_mapping
 from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, picked_episodes
 from ffenc.dataset.lerobot_v3 import LeRobotV3
@@ -93,7 +93,9 @@ def open_footage(
     follow_links: bool = False,
     scattered: bool = False,
     on_damage: Callable[[int, str], None] | None = None,
-    mapping: SourceMapping | None = None,
+    usual_fps: int | float | str | None = None,
+    mapping: str | Path | SourceMapping | None = None,
+    usual_mapping: SourceMapping | None = None,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> list[Footage]:
@@ -102,13 +104,15 @@ def open_footage(
     Args:
         source: its path.
         closing: closes the opened files.
-        fps: frame rate of a tree; for other sources it must equal their own.
+        fps: frame rate of a tree or recording; for other sources it must equal their own.
         cameras, episodes: those to open, for a dataset or tree; None: all.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         scattered: single frames will be read; PyAV is used for this if it is installed.
         on_damage: called with the index of an episode that is skipped in a LeRobot dataset, and the damage;
             None: damage of a selected episode is an error.
-        mapping: for arrays and topics of an unknown layout.
+        usual_fps: frame rate of a tree or recording without one of its own.
+        mapping: meaning of a recording's arrays or topics.
+        usual_mapping: used if ``mapping`` is None and the source is such a recording.
         ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
@@ -119,6 +123,8 @@ def open_footage(
     if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in kinds()):
         if cameras is not None or episodes is not None:
             raise ConfigError(f"{source} is one file; cameras and episodes can only be selected in a dataset")
+        if mapping is not None:
+            raise ConfigError(f"{argument('mapping')} does not apply to {source}, which is a video")
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
         clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
@@ -132,11 +138,13 @@ def open_footage(
 
     opening = Opening(
         fps=fps,
+        usual_fps=usual_fps,
         cameras=names,
         follow_links=follow_links,
         partial=partial,
         choose=None if episodes is None or on_damage is not None else choose,
-        usual_mapping=mapping,
+        mapping=as_mapping(mapping),
+        usual_mapping=usual_mapping,
         programs=programs,
     )
     opened = open_source(source, opening)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.mapping import SourceMapping
 from ffenc.config.matching import check_overrides, check_preset, named
 from ffenc.config.preset import RobotPreset, load_preset
 from ffenc.dataset.choice import Episodes
@@ -22,7 +23,6 @@ from ffenc.errors import ConfigError, FfencError, FfencWarning, FfmpegError, Too
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, toolchains
 from ffenc.frames.prepare import Absent
-from ffenc.layout import INFO
 from ffenc.quality.measure import gauges
 from ffenc.spelling import argument
 from ffenc.tune.candidates import (
@@ -67,6 +67,7 @@ def tune(
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
     fps: int | float | str | Fraction | None = None,
+    mapping: str | Path | SourceMapping | None = None,
     stretches: int = 4,
     length: int | None = None,
     follow_links: bool = False,
@@ -79,7 +80,7 @@ def tune(
     A KeyboardInterrupt during the tests ends them, and the results so far are returned.
 
     Args:
-        source: a LeRobot dataset, a tree of frames, or a video file.
+        source: a LeRobot dataset, a tree of frames, a recording (HDF5, zarr, bag, MCAP), or a video file.
         folder: an empty folder for the sample's frames.
         closing: closes the opened sources.
         preset: name or path of a robot preset, whose settings are tested too, and varied.
@@ -89,7 +90,9 @@ def tune(
         budget: seconds after which no test starts, except for one candidate per camera. None: no limit.
         lists: settings to test instead of the usual ones.
         cameras, episodes: those to use; None: all.
-        fps: frame rate of a tree of frames.
+        fps: frame rate of a tree of frames or a recording; None: its own, or the preset's.
+        mapping: meaning of a recording's arrays or topics, or a YAML file with it; None: the preset's, or
+            that of a known layout.
         stretches, length: of the sample, see :func:`~ffenc.tune.sample.take_sample`; None: 60 frames, or
             twice the longest ``g`` to test if that is more.
         follow_links: see :func:`~ffenc.paths.check_tree`.
@@ -122,6 +125,7 @@ def tune(
     ).run(
         closing,
         fps=fps,
+        mapping=mapping,
         cameras=cameras,
         episodes=episodes,
         stretches=stretches,
@@ -179,10 +183,10 @@ class _Run:
 
     def run(self, closing: ExitStack, *, stretches: int, length: int | None, **source: Any) -> Tuning:
         self._on_step("looking at the source", 0, 0)
-        tree = self.result.source.is_dir() and not (self.result.source / INFO).is_file()
-        if source["fps"] is None and self.result.preset is not None and tree:
-            source["fps"] = self._robot.fps
-        footage = open_footage(self.result.source, closing, **source)
+        usual = None if self.result.preset is None else self._robot.fps
+        footage = open_footage(
+            self.result.source, closing, usual_fps=usual, usual_mapping=self._robot.source, **source
+        )
         self._check(footage)
         wanted = length or max(60, 2 * max(self._lists.g or (30,)))
         for camera in footage:

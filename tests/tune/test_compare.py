@@ -118,10 +118,11 @@ def test_depth_is_compared_in_millimetres(ffenc, tmp_path: Path) -> None:
     assert drawn[36:156, 320:480].mean() < 2  # nothing is off, and what is not compared is black
 
 
-def test_arrays_are_read_with_the_mapping_of_the_video_dataset(tmp_path: Path) -> None:
+def test_arrays_are_read_with_the_mapping_of_the_video_dataset_or_with_another(ffenc, tmp_path: Path) -> None:
     source, mapping, out = tmp_path / "own.h5", tmp_path / "own.yaml", tmp_path / "out"
     with h5py.File(source, "w") as file:
-        file["seen"] = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), np.uint8)
+        blocks = np.random.default_rng(0).integers(0, 256, (4, 8, 12, 3), np.uint8)
+        file["seen"] = np.kron(blocks, np.ones((1, 8, 8, 1), np.uint8))
         file["depth"] = np.full((4, 64, 96), np.nan, np.float32)
         file["depth"][:, 8:] = np.linspace(0.4, 2, 96, dtype=np.float32)
     cameras = "{eye: {path: /seen, channels: rgb}, far: {path: /depth, depth: true}}"
@@ -134,6 +135,28 @@ def test_arrays_are_read_with_the_mapping_of_the_video_dataset(tmp_path: Path) -
         (eye,), (far,) = found["eye"], found["far"]
         assert len(eye.places()) == len(far.places()) == 4
         assert max(far.badness("psnr")) < 4
+    info = out / "meta/ffenc.json"
+    stored = json.loads(info.read_text())
+    del stored["mapping"]
+    info.write_text(json.dumps(stored))
+    chosen = ["--mapping", mapping]
+    for words in (["compare", source, out, "--fps", "30"], ["verify", out, "--against", source]):
+        assert "with --mapping FILE" in ffenc.refused(*words)
+        ffenc.done(*words, *chosen)
+    assert "--mapping applies to a comparison" in ffenc.refused("verify", out, *chosen)
+    assert "--mapping is for HDF5 files" in ffenc.refused("compare", out, out, *chosen)
+    video = next(out.rglob("*.mp4"))
+    assert "--mapping does not apply to" in ffenc.refused("compare", video, video, *chosen)
+
+    one = ["tune", source, "--cameras", "eye", "--vcodec", "h264", "--crf", "20", "--g", "2", "--json"]
+    one += ["--encoder-preset", "veryfast", "--length", "4"]
+    assert "with --mapping FILE" in ffenc.refused(*one, "--fps", "30")
+    assert ffenc.done(*one, *chosen).json["cameras"][0]["frames"] == 4
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(
+        f"fps: 30\ncameras: {{eye: {{}}, far: {{depth: true}}}}\nsource: {{cameras: {cameras}}}\n"
+    )
+    assert ffenc.done(*one, "--preset", preset).json["cameras"][0]["frames"] == 4
 
 
 def test_changed_pictures_are_compared_with_the_source_changed_alike(

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, field
 
-from ffenc.arguments import check_kind, checked_path
+from ffenc.arguments import checked_path
 from ffenc.compiler.command import compile_pictures
 from ffenc.config.framerate import parse_fps
-from ffenc.config.mapping import SourceMapping, build_mapping, load_mapping
+from ffenc.config.mapping import SourceMapping, as_mapping, build_mapping
 from ffenc.dataset.model import Camera
 from ffenc.dataset.remote import source_path
 from ffenc.errors import ConfigError, DestinationError, FfencError
@@ -169,7 +169,7 @@ def contact_sheet(
     from ffenc.dataset.sources.registry import kind_of  # noqa: PLC0415 - it knows the kinds, which know this
 
     target = checked_path("output", output)
-    check_kind("mapping", mapping, (str, Path, SourceMapping), "a SourceMapping, or its file")
+    mapping = as_mapping(mapping)
     place = source_path(path, "everything", "path")
     if target.suffix.lower() != ".png":
         raise ConfigError(f"{target}: a contact sheet is a PNG file; give a name that ends in .png")
@@ -180,8 +180,6 @@ def contact_sheet(
             else "cannot be written: its folder does not exist"
         )
         raise DestinationError(f"{target} {why}")
-    if isinstance(mapping, (str, Path)):
-        mapping = load_mapping(mapping)
     if mapping is None:
         mapping = build_mapping((contents or inspect_source(place)).mapping)
     programs = toolchains(ffmpeg, ffprobe)[0]

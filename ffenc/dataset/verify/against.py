@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
 from ffenc.config.framerate import Pick, parse_fps
+from ffenc.config.mapping import SourceMapping
 from ffenc.config.transform import Transform
 from ffenc.dataset.finished import source_mapping
 from ffenc.dataset.lerobot_v3 import LeRobotV3
@@ -46,8 +47,8 @@ class Source:
 
     Args:
         root: its folder, or the file.
-        layout: of the compared dataset. A source without a frame rate gets that of the dataset; arrays and
-            topics are read with the mapping that the dataset was created with.
+        layout: of the compared dataset. A source without a frame rate gets that of the dataset.
+        mapping: meaning of its arrays or topics; None: the mapping that the dataset was created with.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         programs: ffmpeg and ffprobe; None: those that are found.
 
@@ -61,12 +62,17 @@ class Source:
         layout: Layout,
         *,
         follow_links: bool = False,
+        mapping: SourceMapping | None = None,
         programs: tuple[str | None, str | None] = (None, None),
     ) -> None:
         fps = None if (root / INFO).is_file() else layout.fps
-        mapping = source_mapping(layout.root)
         opening = Opening(
-            fps=fps, follow_links=follow_links, partial=True, usual_mapping=mapping, programs=programs
+            fps=fps,
+            follow_links=follow_links,
+            partial=True,
+            mapping=mapping,
+            usual_mapping=source_mapping(layout.root),
+            programs=programs,
         )
         self._source = open_source(root, opening)
         self._layout = layout

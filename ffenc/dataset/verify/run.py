@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from ffenc.config.mapping import SourceMapping, as_mapping
 from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import DELETED, RECORDINGS
 from ffenc.dataset.executors.local import Executor, LocalExecutor
@@ -65,6 +66,7 @@ def verify_dataset(
     *,
     deep: bool = False,
     against: str | Path | None = None,
+    mapping: str | Path | SourceMapping | None = None,
     max_depth_error: float | None = None,
     follow_links: bool = False,
     ffmpeg: str | None = None,
@@ -81,7 +83,10 @@ def verify_dataset(
     Args:
         path: a dataset's folder, or a video file.
         deep: also decode every frame, and compare the frames with each episode's statistics.
-        against: the source of the dataset: a dataset or a tree of images. Every frame is compared with it.
+        against: the source of the dataset: a dataset, a tree of images or a recording. Every frame is
+            compared with it.
+        mapping: meaning of the arrays or topics of ``against``, or a YAML file with it; None: the mapping
+            that the dataset was created with.
         max_depth_error: with ``against``, the greatest accepted error of depth in millimetres, 0 or more; a
             greater error is a fault. None: the widest step of the camera's quantiser, or 1 mm if depth is
             stored in millimetres.
@@ -100,11 +105,12 @@ def verify_dataset(
 
     Raises:
         SourceError: there is nothing at ``path`` that can be verified.
-        ConfigError: ``against`` for a single file, a ``max_depth_error`` that is not a length or has no
-            effect, or ``again`` or ``known_images`` without ``deep``.
+        ConfigError: ``against`` for a single file, a ``max_depth_error`` that is not a length, or an
+            argument that has no effect: ``mapping``, or ``again`` or ``known_images`` without ``deep``.
         ToolchainError: no FFmpeg on this machine can do it.
     """
-    _check_arguments(deep, against, max_depth_error, again, known_images, executor)
+    _check_arguments(deep, against, mapping, max_depth_error, again, known_images, executor)
+    meaning = as_mapping(mapping)
     records = DecodeRecords(again=again, images=known_images)
     place = source_path(path, "metadata", "path")
     programs = _Programs(ffmpeg, ffprobe)
@@ -142,7 +148,7 @@ def verify_dataset(
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against, name="against")
     if origin is not None:
-        compared = frames.compare(origin, max_depth_error, follow_links=follow_links)
+        compared = frames.compare(origin, meaning, max_depth_error, follow_links=follow_links)
     found = faults.of("fault")
     rows = _rows(layout, listing, list(looked), seen, found)
     for row in rows:
@@ -164,6 +170,7 @@ def verify_dataset(
 def _check_arguments(
     deep: bool,
     against: str | Path | None,
+    mapping: str | Path | SourceMapping | None,
     max_depth_error: float | None,
     again: bool,
     known_images: bool,
@@ -185,16 +192,17 @@ def _check_arguments(
                 f"{argument(name, True)} would have no effect, because no frame is decoded; pass "
                 f"{argument('deep', True)} too"
             )
+    for name, value in (("mapping", mapping), ("max_depth_error", max_depth_error)):
+        if value is not None and against is None:
+            raise ConfigError(
+                f"{argument(name)} applies to a comparison; pass {argument('against', 'SRC')} too"
+            )
     if max_depth_error is None:
         return
     known = isinstance(max_depth_error, int | float) and not isinstance(max_depth_error, bool)
     if not (known and 0 <= max_depth_error < math.inf):
         raise ConfigError(
             f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
-        )
-    if against is None:
-        raise ConfigError(
-            f"{argument('max_depth_error')} applies to a comparison; pass {argument('against', 'SRC')} too"
         )
 
 
@@ -317,7 +325,12 @@ class _Frames(Struct, frozen=True):
         return shown
 
     def compare(
-        self, against: Path, max_depth_error: float | None, *, follow_links: bool
+        self,
+        against: Path,
+        mapping: SourceMapping | None,
+        max_depth_error: float | None,
+        *,
+        follow_links: bool,
     ) -> dict[str, CameraComparison | None]:
         """Compare every video with its source; return the comparison of each camera.
 
@@ -331,7 +344,10 @@ class _Frames(Struct, frozen=True):
                 f"{layout.root} has no video cameras; {argument('against')} compares videos with their source"
             )
         source = Source(
-            against, layout, follow_links=follow_links, programs=(self.programs.ffmpeg, self.programs.ffprobe)
+            *(against, layout),
+            follow_links=follow_links,
+            mapping=mapping,
+            programs=(self.programs.ffmpeg, self.programs.ffprobe),
         )
         common = [key for key in layout.videos if key in source.cameras]
         if max_depth_error is not None and not any(is_depth(layout, key) for key in common):
@@ -346,7 +362,7 @@ class _Frames(Struct, frozen=True):
         candidates, brief = self._candidates(), slim(listing)
         where: Source | SourceToOpen = source
         if self.executor is not None:
-            where = SourceToOpen(against, layout.root, follow_links, uuid.uuid4().hex)
+            where = SourceToOpen(against, layout.root, follow_links, mapping, uuid.uuid4().hex)
         tasks = [
             FileTask(
                 *(video.camera, video.place),

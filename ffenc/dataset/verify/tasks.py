@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.verify.against import Source, compare_file
@@ -133,13 +134,14 @@ class SourceToOpen(Struct, frozen=True):
     Attributes:
         origin: its folder, or the file.
         root: the compared dataset.
-        follow_links: see :class:`~ffenc.dataset.verify.against.Source`.
+        follow_links, mapping: see :class:`~ffenc.dataset.verify.against.Source`.
         run: differs between verifications, so that a process that serves several opens the source again.
     """
 
     origin: Path
     root: Path
     follow_links: bool
+    mapping: SourceMapping | None
     run: str
 
 
@@ -174,4 +176,9 @@ def look_at_source(
 def _opened(source: SourceToOpen, ffmpeg: str, ffprobe: str) -> Source:
     layout = read_layout(source.root, Faults())
     assert layout is not None
-    return Source(source.origin, layout, follow_links=source.follow_links, programs=(ffmpeg, ffprobe))
+    return Source(
+        *(source.origin, layout),
+        follow_links=source.follow_links,
+        mapping=source.mapping,
+        programs=(ffmpeg, ffprobe),
+    )
