@@ -48,6 +48,13 @@ def fps_number(fps: Fraction) -> int | float:
     return int(fps) if fps.denominator == 1 else float(fps)
 
 
+def fps_text(fps: Fraction) -> str | None:
+    """Return a frame rate as text that :func:`parse_fps` reads as the same rate; None: there is none."""
+    decimal = f"{float(fps):g}"
+    text = decimal if Fraction(decimal) == fps else str(fps)
+    return text if parse_fps(text) == fps else None
+
+
 def time_scale(fps: Fraction) -> int:
     """Return the ticks per second of a video track in MP4, as FFmpeg's muxer selects them for a frame rate.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
-from ffenc.config.framerate import Pick, fps_number, parse_fps
+from ffenc.config.framerate import Pick, fps_number, fps_text, parse_fps
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, with_known
@@ -21,7 +21,8 @@ from ffenc.errors import ConfigError
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.spelling import argument
 
-_RATES_NAMED = 6
+_RATES_NAMED = 5
+_LOOKED_AT = 30  # divisors on either side of the wanted one
 
 
 class ThinnedDataset:
@@ -138,11 +139,10 @@ def thinned(
         )
     ratio = old / new
     if ratio.denominator != 1 and not nearest:
-        near = sorted(range(1, 61), key=lambda step: abs(step - ratio))[:_RATES_NAMED]
-        rates = ", ".join(f"{float(old / step):g}" for step in sorted(near) if step > 1)
+        rates = _dividing(old, ratio)
+        those = f"one that does ({', '.join(rates)}), or " if rates else ""
         raise ConfigError(
-            f"{argument('fps', fps)} does not divide the dataset's {fps_number(old)}: use one "
-            f"that does ({rates}), or "
+            f"{argument('fps', fps)} does not divide the dataset's {fps_number(old)}: use {those}"
             f"{argument('fps_nearest', True)} to take the frame nearest to each new time"
         )
     if ratio.denominator == 1 and nearest:
@@ -151,3 +151,11 @@ def thinned(
             "leave it out"
         )
     return ThinnedDataset(source, Pick(old, new))
+
+
+def _dividing(old: Fraction, ratio: Fraction) -> list[str]:
+    """Return the lower rates that divide a rate and are nearest to a part of it, the highest first."""
+    around = range(max(2, int(ratio) - _LOOKED_AT), int(ratio) + _LOOKED_AT)
+    found = {step: text for step in around if (text := fps_text(old / step)) is not None}
+    near = sorted(found, key=lambda step: abs(step - ratio))[:_RATES_NAMED]
+    return [found[step] for step in sorted(near)]

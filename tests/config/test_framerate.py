@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffenc.config.framerate import Pick, fps_number, frame_ticks, parse_fps, time_scale
+from ffenc.config.framerate import Pick, fps_number, fps_text, frame_ticks, parse_fps, time_scale
 from ffenc.errors import ConfigError
 from tests.conftest import newest_program
 
@@ -59,6 +59,13 @@ def test_a_whole_rate_is_written_as_an_int_and_another_as_a_float(rate, number):
 @given(st.fractions(min_value=Fraction(1, 100), max_value=100_000, max_denominator=10_000))
 def test_a_rate_comes_back_from_the_number_in_info_json(rate):
     assert parse_fps(fps_number(rate)) == rate
+
+
+@settings(deadline=None)
+@given(st.fractions(min_value=Fraction(1, 100), max_value=100_000, max_denominator=20_000))
+def test_a_rate_comes_back_from_its_text_if_it_has_one(rate):
+    text = fps_text(rate)
+    assert parse_fps(text) == rate if text is not None else rate.denominator > 10_000
 
 
 @settings(deadline=None)

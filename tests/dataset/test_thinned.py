@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from ffenc import ConfigError, VideoReader, reencode_dataset, verify_dataset
 from ffenc.config.framerate import Pick, parse_fps
 from ffenc.dataset.edit import edit_dataset, plan_edit
 from ffenc.dataset.reencode import plan_reencode
+from ffenc.dataset.sources.lerobot import open_dataset
+from ffenc.dataset.thinned import thinned
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,
@@ -132,6 +136,20 @@ def test_a_rate_that_cannot_be_is_refused(tmp_path: Path) -> None:
             plan_reencode(DATASET, out, fps=fps, fps_nearest=nearest)
     with pytest.raises(ConfigError, match="fps=30 would have no effect"):
         plan_edit(VIDEO, out, fps=30)
+
+
+@pytest.mark.parametrize("rate", ["30000/1001", "1000", "59.94", "30"])
+@pytest.mark.parametrize("wanted", ["13", "7", "1.7", "0.7"])
+def test_the_rates_that_an_error_names_are_accepted(rate: str, wanted: str, dataset_copy: Path) -> None:
+    info = json_of(dataset_copy, "info") | {"fps": float(Fraction(rate))}
+    (dataset_copy / "meta/info.json").write_text(json.dumps(info))
+    source = open_dataset(dataset_copy, retime=True)
+    with pytest.raises(ConfigError, match=r"\(.*\), or fps_nearest=True") as refused:
+        thinned(source, wanted, nearest=False)
+    named = str(refused.value).partition("(")[2].partition(")")[0].split(", ")
+    found = [thinned(source, one, nearest=False).pick.ratio for one in named]
+    assert len(found) == 5
+    assert all(ratio.denominator == 1 for ratio in found)
 
 
 def test_a_tree_of_images_has_the_rate_that_is_said(png_tree: Path, tmp_path: Path) -> None:
