@@ -22,6 +22,7 @@ from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, Known
 from ffenc.dataset.places import DATA, FilePlace, VideoPlace, videos_of
 from ffenc.dataset.repaired_videos import SoundVideos
+from ffenc.dataset.row_checks import time_shifts
 from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
 from ffenc.dataset.salvage_rows import Found
@@ -251,7 +252,7 @@ class RepairedDataset:
             return
         try:
             times = rows["timestamp"].cast(pa.float64()).to_numpy()
-            off = np.nan_to_num(np.abs(times - frames / float(self._left.fps)), nan=np.inf)
+            off = time_shifts(times, frames, float(self._left.fps))
         except pa.ArrowException:
             off = np.full(len(frames), np.inf)
         shifts = np.maximum.reduceat(off, first)

@@ -15,12 +15,15 @@ from PIL import Image
 
 from ffenc import (
     ConfigError,
+    Edits,
     FfencWarning,
     SourceError,
     VerificationError,
+    edit_dataset,
     merge_datasets,
     probe,
     reencode_dataset,
+    repair_dataset,
     verify_dataset,
 )
 from ffenc.dataset import tables
@@ -1194,6 +1197,21 @@ def test_a_time_that_a_float32_cannot_say_is_a_note(tmp_path):
     found = verify_dataset(root)
     assert [note.kind for note in notes_of(found)] == ["timestamps-rounded"]
     assert found.sound
+
+
+def test_a_dataset_whose_times_float32_rounds_can_be_edited_and_repaired(tmp_path):
+    root, out = made(tmp_path / "made", [130_000], state_width=1), tmp_path / "out"
+    with pytest.raises(ConfigError, match="every timestamp is frame_index / fps already"):
+        merge_datasets([root], out, retime=True)
+    assert repair_dataset(root, out, dry_run=True).actions == []
+    with pytest.warns(FfencWarning, match="than 0.1 ms away"):
+        edit_dataset(root, out, edits=Edits(robot_type="other"))
+    times = [pq.read_table(folder / DATA)["timestamp"] for folder in (root, out)]
+    assert times[0].equals(times[1])
+    late = times[0].to_numpy() + np.float32(0.01) * (np.arange(130_000) == 100)
+    change_table(root, DATA, set_column("timestamp", lambda _: late.tolist()))
+    with pytest.raises(SourceError, match="row 100 has timestamp"):
+        merge_datasets([root], tmp_path / "again")
 
 
 def test_damage_in_lists_is_noticed_by_the_checksums_of_their_pages(tmp_path, one_episode):
