@@ -100,6 +100,16 @@ def compile_fed_packets(
     return arguments(_copied(source, stamps, fps, output, tag), program)
 
 
+def compile_header_trace(path: str, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that prints the fields of all headers of an elementary stream as messages."""
+    result = ffmpeg.output(
+        file_input(path)["v:0"], "pipe:1", **{"c": "copy", "bsf:v": "trace_headers", "f": "null"}
+    )
+    command = arguments(result, program)
+    command[command.index("level+warning")] = "repeat+level+info"
+    return command
+
+
 def _copied(source: Any, bitstream_filters: str, fps: Fraction, output: str, tag: str | None) -> Any:
     container = {k: v for k, v in CONTAINER_OPTIONS.items() if k not in ("flags:v", "fps_mode")}
     return ffmpeg.output(

@@ -89,6 +89,7 @@ class FfmpegProcess:
         command: the argument list.
         on_frames: called with the number of frames encoded so far, from another thread.
         on_output: called with each piece of standard output, from another thread.
+        on_line: called with each line that it writes to standard error, from another thread.
         pull: standard output is read with :meth:`read_into`; the program waits while it is not.
         cancellation: can stop the program from another thread.
         stall_seconds: the greatest time in which it accepts no input, gives no output that is waited for, or
@@ -110,6 +111,7 @@ class FfmpegProcess:
         *,
         on_frames: Callable[[int], None] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
         pull: bool = False,
         cancellation: Cancellation | None = None,
         stall_seconds: float = STALL_SECONDS,
@@ -124,7 +126,7 @@ class FfmpegProcess:
         progress = ["-nostats", "-stats_period", f"{progress_seconds:g}", "-progress", "pipe:2"]
         self.command = [command[0], *progress, *command[1:]]
         self.log = Log()
-        self._on_frames = on_frames
+        self._on_frames, self._on_line = on_frames, on_line
         self._cancellation = cancellation or Cancellation()
         self._cancellation.check()
         self._stall_seconds = stall_seconds
@@ -338,6 +340,8 @@ class FfmpegProcess:
                 if progress is None:
                     if line:
                         self.log.add(line)
+                        if self._on_line is not None:
+                            self._on_line(line)
                 elif progress[1] == "frame" and self._on_frames is not None and progress[2].strip().isdigit():
                     self._on_frames(int(progress[2]))
 
@@ -385,6 +389,7 @@ def run_fed(
     *,
     on_frames: Callable[[int], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
     cancellation: Cancellation | None = None,
     stall_seconds: float = STALL_SECONDS,
     inputs: Sequence[Path] = (),
@@ -409,6 +414,7 @@ def run_fed(
             command,
             on_frames=on_frames,
             on_output=on_output,
+            on_line=on_line,
             cancellation=cancellation,
             stall_seconds=stall_seconds,
             inputs=inputs,

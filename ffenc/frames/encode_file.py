@@ -216,7 +216,7 @@ def plan_encode(
             raise DestinationError(f"{target} is also the source; choose another file to write")
         target = checked_output(output, overwrite=overwrite)
         candidates = tuple(toolchains(ffmpeg, ffprobe))
-        video = _video(path, fps, start, end, start_number, candidates[0].ffprobe)
+        video = _video(path, fps, start, end, start_number, candidates[0])
         return EncodePlan(target, candidates, video, overwrite)
     target = checked_output(output, overwrite=overwrite)
     if start is not None or end is not None:
@@ -253,7 +253,7 @@ def _video(
     start: float | None,
     end: float | None,
     start_number: int | None,
-    ffprobe: str,
+    programs: Toolchain,
 ) -> _Video:
     if start_number is not None:
         raise ConfigError(
@@ -263,7 +263,7 @@ def _video(
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SourceError(f"{path} is one image; name a folder of frames, or a video file")
     rate = None if fps is None else parse_fps(fps)
-    clip = trimmed(path, start=start, end=end, rate=rate, ffprobe=ffprobe)
+    clip = trimmed(path, start=start, end=end, rate=rate, ffmpeg=programs.ffmpeg, ffprobe=programs.ffprobe)
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
     if clip.info.channels == 4:
         warnings.warn(f"{path}: the alpha channel is dropped", FfencWarning, stacklevel=4)

@@ -12,7 +12,9 @@ from pathlib import Path
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import check_complete
+from ffenc.ffmpeg.numbering import check_numbering
 from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.clip import Clip, off_grid
 from ffenc.layout import TIME_TOLERANCE
 from ffenc.spelling import argument
@@ -29,6 +31,7 @@ def trimmed(
     start: float | None = None,
     end: float | None = None,
     rate: Fraction | None = None,
+    ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> Clip:
     """Return the frames of a file with times in ``[start, end)``.
@@ -38,11 +41,12 @@ def trimmed(
         start, end: times in the file, in seconds; None: from the first frame, to the last. A time within a
             microsecond of a frame's is taken for it.
         rate: frames per second of an elementary stream.
-        ffprobe: the program.
+        ffmpeg, ffprobe: the programs; None: those that are found.
 
     Raises:
         ConfigError: not times, or no frames between them.
-        SourceError: not a video, or a truncated one.
+        SourceError: not a video, a truncated one, or an elementary stream that lacks frames.
+        ToolchainError: there are no such programs.
     """
     since, until = _seconds("start", start), _seconds("end", end)
     if since is not None and until is not None and since >= until:
@@ -52,6 +56,8 @@ def trimmed(
         raise SourceError(f"{path} has no frames")
     # FFmpeg's list does not contain the missing frames, so nothing else would detect this.
     check_complete(path)
+    if info.raw:
+        check_numbering(path, info.codec, ffmpeg=toolchains(ffmpeg, ffprobe)[0].ffmpeg)
     return _between(Clip(path, info, 0, info.frames), since, until)
 
 

@@ -127,7 +127,7 @@ def open_footage(
             raise ConfigError(f"{argument('mapping')} does not apply to {source}, which is a video")
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
-        clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
+        clip = trimmed(path, start=None, end=None, rate=rate, ffmpeg=ffmpeg, ffprobe=ffprobe)
         return [_of_file(path, clip, rate or frame_rate(clip), readers)]
     names = None if cameras is None else tuple(cameras)
     partial = episodes is not None or on_damage is not None

@@ -36,6 +36,7 @@ from ffenc import (
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encode_file import plan_encode
 from ffenc.frames.publish import claimed
+from ffenc.frames.trim import trimmed
 from tests.conftest import (
     DEPTH,
     FIXTURES,
@@ -673,15 +674,67 @@ def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
         assert part.frames == 30
 
 
+def packet_places(path: Path) -> list[tuple[int, int]]:
+    """First byte and size of each frame of a stream, in stored order."""
+    words = [newest_program("ffprobe"), "-v", "error", "-show_entries", "packet=size", "-of", "csv=p=0"]
+    lines = subprocess.run([*words, path], check=True, capture_output=True, text=True).stdout.split()
+    sizes = [int(line) for line in lines]
+    return [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
+
+
 def test_damage_in_a_stream_without_a_container_ends_in_an_error(streams: Path, tmp_path: Path) -> None:
     content = bytearray((streams / "a.h264").read_bytes())
-    (tmp_path / "cut.h264").write_bytes(content[: len(content) * 2 // 3])
-    content[len(content) // 2 : len(content) // 2 + 400] = bytes(range(1, 201)) * 2
+    places = packet_places(streams / "a.h264")
+    start, size = max(places[10:], key=lambda place: place[1])  # a decoder notices what a large frame lacks
+    (tmp_path / "cut.h264").write_bytes(content[: start + size // 2])
+    first, last = (start + size // 2 for start, size in (places[40], places[42]))  # a whole frame in between
+    content[first:last] = (i % 200 + 1 for i in range(last - first))
     (tmp_path / "bad.h264").write_bytes(content)
     for name in ("cut.h264", "bad.h264"):
         with pytest.raises(SourceError, match=f"{name}: is damaged, or cut short: "):
             encode(tmp_path / name, tmp_path / "out.mp4", fps=30, config=QUICK)
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.h264", ("-c:v", "libx264", "-bf", "0")),  # numbered by frame_num alone
+        ("a.h264", ("-c:v", "libx264", "-bf", "0", "-g", "1", "-x264-params", "slices=3")),
+        ("a.h265", ("-c:v", "libx265", "-x265-params", "log-level=error:bframes=0:log2-max-poc-lsb=4")),
+        ("a.obu", ("-c:v", "libaom-av1", "-cpu-used", "8", "-usage", "realtime")),
+    ],
+)
+def test_a_frame_that_a_stream_without_a_container_has_lost_is_named(
+    raw: bytes, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    """Decoders continue: no other frame may refer to it, or they conceal that it is missing."""
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", SIZE, "-framerate", "30", "-i", "pipe:0")
+    run(*feed, *options, tmp_path / name, data=raw)
+    content, places = (tmp_path / name).read_bytes(), packet_places(tmp_path / name)
+    source = tmp_path / f"short_{name}"
+    for at in (1, 35, FRAMES - 2):
+        start, size = places[at]
+        source.write_bytes(content[:start] + content[start + size :])
+        said = f"{name}: is damaged, or cut short: .* 1 frame is missing after frame {at - 1}$"
+        for program in (newest_program("ffmpeg"), system_program("ffmpeg")):
+            if "1" in options:  # every frame begins a numbering
+                trimmed(source, rate=Fraction(30), ffmpeg=program)
+                continue
+            with pytest.raises(SourceError, match=said):
+                trimmed(source, rate=Fraction(30), ffmpeg=program)
+
+
+@pytest.mark.parametrize("name", [name for name in RAW if name != "a.ivf"])
+def test_a_lost_frame_is_noticed_whatever_the_order_of_frames(
+    streams: Path, tmp_path: Path, name: str
+) -> None:
+    content, source = (streams / name).read_bytes(), tmp_path / name
+    assert trimmed(streams / name, rate=Fraction(30)).frames == FRAMES
+    for start, size in packet_places(streams / name)[20:30]:
+        source.write_bytes(content[:start] + content[start + size :])
+        with pytest.raises(SourceError, match=r"frames?( is| are) missing after frame \d+$"):
+            trimmed(source, rate=Fraction(30))
 
 
 def test_a_transport_stream_made_of_matroska_is_of_constant_rate(raw: bytes, tmp_path: Path) -> None:
