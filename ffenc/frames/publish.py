@@ -62,6 +62,7 @@ def published(path: Path, *, flush: bool = True) -> Iterator[Path]:
     from a write.
     """
     temporary = hidden_path(path, "partial")
+    owner = os.getpid()
     try:
         yield temporary
         if flush:
@@ -75,7 +76,8 @@ def published(path: Path, *, flush: bool = True) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if os.getpid() == owner:  # a forked process also reaches the end of the block
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -98,6 +100,7 @@ def claimed(path: Path) -> Iterator[None]:
         DestinationError: another run is writing the result.
     """
     place = path.with_name(f"{_begin(path)}.lock")
+    owner = os.getpid()
     try:
         file = place.open("a", encoding="utf-8")
     except OSError as error:
@@ -109,7 +112,8 @@ def claimed(path: Path) -> Iterator[None]:
             _settle(path)
             yield
         finally:
-            place.unlink(missing_ok=True)
+            if os.getpid() == owner:  # see :func:`published`
+                place.unlink(missing_ok=True)
 
 
 def _settle(path: Path) -> None:

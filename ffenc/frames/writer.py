@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+import warnings
+import weakref
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +19,7 @@ from ffenc.arguments import check_kind, check_number
 from ffenc.compiler.frames import raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import ConfigError, FfencError
+from ffenc.errors import ConfigError, FfencError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
@@ -39,6 +43,10 @@ class VideoWriter:
             for frame in frames:
                 video.write(frame)
         print(video.info.frames)
+
+    A writer that is freed without being closed, or still open when the program ends, leaves no file, with a
+    warning. Threads may share a writer: they wait for each other. A forked process cannot use it, and leaves
+    the file to the process that it was forked from.
 
     Args:
         output: the file to write, ending in ``.mp4``.
@@ -90,6 +98,9 @@ class VideoWriter:
         self._process: FfmpegProcess | None = None
         self._temporary: Path | None = None
         self._closed = False
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        self._end: weakref.finalize[[contextlib.ExitStack, Path, int], VideoWriter] | None = None
         self.frames = 0
         self.info: StreamInfo | None = None
 
@@ -101,31 +112,37 @@ class VideoWriter:
                 W)`` or ``(H, W, 1)``, integers or floats. A non-contiguous array is copied, any other is not.
 
         Raises:
-            ConfigError: a wrong shape or dtype.
+            ConfigError: a wrong shape or dtype, or a forked process.
             ToolchainError: no FFmpeg on this machine can do it (with the first frame).
             FfmpegError: FFmpeg failed; the text says why.
         """
-        if self._closed:
-            raise ConfigError("the writer is closed")
-        pixels = self._checked(frame)
-        try:
-            if self._encoding is None:
-                self._start(pixels)
-            encoding, process = self._encoding, self._process
-            assert encoding is not None
-            assert process is not None
-            if pixels.shape[:2] != (encoding.height, encoding.width):
-                raise ConfigError(
-                    f"frame {self.frames} is {pixels.shape[1]}x{pixels.shape[0]}, "
-                    f"the first was {encoding.width}x{encoding.height}"
-                )
-            if not process.write(pixels.data):
-                process.finish()  # raises FFmpeg's error
-                raise FfencError("ffmpeg ended before its last frame")
-        except BaseException as error:
-            self._abort(error)
-            raise
-        self.frames += 1
+        self._check_owner()
+        with self._lock:
+            if self._closed:
+                raise ConfigError("the writer is closed")
+            pixels = self._checked(frame)
+            try:
+                self._pass_on(pixels)
+            except BaseException as error:
+                self._abort(error)
+                raise
+            self.frames += 1
+
+    def _pass_on(self, pixels: npt.NDArray[Any]) -> None:
+        """Give a frame to FFmpeg, which is started with the first one."""
+        if self._encoding is None:
+            self._start(pixels)
+        encoding, process = self._encoding, self._process
+        assert encoding is not None
+        assert process is not None
+        if pixels.shape[:2] != (encoding.height, encoding.width):
+            raise ConfigError(
+                f"frame {self.frames} is {pixels.shape[1]}x{pixels.shape[0]}, "
+                f"the first was {encoding.width}x{encoding.height}"
+            )
+        if not process.write(pixels.data):
+            process.finish()  # raises FFmpeg's error
+            raise FfencError("ffmpeg ended before its last frame")
 
     def _checked(self, frame: Any) -> npt.NDArray[Any]:
         """Return a frame's samples, contiguous, as they are written to the pipe."""
@@ -156,8 +173,13 @@ class VideoWriter:
 
         Raises:
             FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
-            ConfigError: no frame was written.
+            ConfigError: no frame was written, or this is a forked process.
         """
+        self._check_owner()
+        with self._lock:
+            return self._finished()
+
+    def _finished(self) -> StreamInfo:
         if self.info is not None:
             return self.info
         if self._closed or self._encoding is None or self._process is None or self._temporary is None:
@@ -170,7 +192,7 @@ class VideoWriter:
         except BaseException as error:
             self._abort(error)
             raise
-        self._closed = True
+        self._leave()
         self._resources.close()
         return self.info
 
@@ -180,13 +202,23 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._abort(error)
-        elif not self._closed:
-            self.close()
+        if os.getpid() != self._owner:
+            return  # in a fork: the program and the file belong to the other process
+        with self._lock:
+            if error is not None:
+                self._abort(error)
+            elif not self._closed:
+                self.close()
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise ConfigError(
+                f"this writer belongs to process {self._owner}, of which this is a fork; use it there"
+            )
 
     def _start(self, pixels: npt.NDArray[Any]) -> None:
         height, width = pixels.shape[:2]
+        self._end = weakref.finalize(self, _abandon, self._resources, self._output, self._owner)
         self._encoding = prepare(
             self._config,
             [pixels.tobytes()],
@@ -205,6 +237,28 @@ class VideoWriter:
         """End FFmpeg and delete what it wrote."""
         if self._closed:
             return
+        self._leave()
+        _drop(self._resources, error)
+
+    def _leave(self) -> None:
         self._closed = True
-        with contextlib.suppress(type(error)):
-            self._resources.__exit__(type(error), error, error.__traceback__)
+        if self._end is not None:
+            self._end.detach()
+
+
+def _drop(resources: contextlib.ExitStack, error: BaseException) -> None:
+    """End FFmpeg and delete what it wrote."""
+    with contextlib.suppress(type(error)):
+        resources.__exit__(type(error), error, error.__traceback__)
+
+
+def _abandon(resources: contextlib.ExitStack, output: Path, owner: int) -> None:
+    """End the work of a writer that was freed, or at the end of the program."""
+    if os.getpid() != owner:
+        return
+    _drop(resources, FfencError("the writer was not closed"))
+    warnings.warn(
+        f"{output}: is not written: its VideoWriter was not closed; call close, or use a with statement",
+        FfencWarning,
+        stacklevel=2,
+    )

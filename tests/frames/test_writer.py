@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ffenc import ConfigError, VideoEncoderConfig, VideoWriter
+from ffenc import ConfigError, FfencWarning, VideoEncoderConfig, VideoWriter
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import decode, everything_in
 
@@ -94,3 +97,90 @@ def test_no_frames_make_no_video(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="closed"):
         video.write(frame(1))
     assert everything_in(tmp_path) == ["out.mp4"]
+
+
+# ---- owners ------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_that_is_freed_without_being_closed_says_so_and_leaves_nothing(
+    tmp_path: Path, no_ffmpeg_left: None
+) -> None:
+    video = VideoWriter(tmp_path / "out.mp4", 30, H264)
+    video.write(frame(1))
+    with pytest.warns(FfencWarning, match=r"out\.mp4: is not written: its VideoWriter was not closed"):
+        del video
+    assert everything_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", ["ends", "fails"])
+def test_a_program_that_ends_with_an_open_writer_says_so_and_leaves_nothing(tmp_path: Path, way: str) -> None:
+    program = f"""
+import sys, numpy
+from ffenc import VideoWriter
+video = VideoWriter(sys.argv[1], 30)
+video.write(numpy.zeros((48, 64, 3), numpy.uint8))
+sys.exit({int(way == "fails")})
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "out.mp4"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == int(way == "fails")
+    assert "out.mp4: is not written: its VideoWriter was not closed" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert everything_in(tmp_path) == []
+
+
+FORK = """
+import os, sys, numpy
+from ffenc import ConfigError, VideoWriter
+def frame(value): return numpy.full((48, 64, 3), value, numpy.uint8)
+with VideoWriter(sys.argv[1], 30) as video:
+    for way in ("raise", "return", "free"):
+        video.write(frame(1))
+        child = os.fork()
+        if child == 0:
+            for call in (lambda: video.write(frame(2)), video.close):
+                try:
+                    call()
+                except ConfigError as error:
+                    assert f"process {os.getppid()}" in str(error), error
+                else:
+                    raise AssertionError(call)
+            if way == "raise":
+                sys.exit(7)
+            break
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == (7 if way == "raise" else 0), status
+    else:
+        video.write(frame(3))
+        print("parent")
+if way == "free":
+    del video
+"""
+
+
+def test_a_fork_leaves_the_file_to_its_parent(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FORK, tmp_path / "out.mp4"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "parent\n", "")
+    assert len(decode(tmp_path / "out.mp4")) == 4
+    assert everything_in(tmp_path) == ["out.mp4"]
+
+
+def test_threads_share_a_writer(tmp_path: Path) -> None:
+    begin = threading.Barrier(4)
+
+    def write(video: VideoWriter) -> None:
+        begin.wait()
+        for _ in range(5):
+            video.write(frame(9))
+
+    with VideoWriter(tmp_path / "out.mp4", 30, H264) as video:
+        threads = [threading.Thread(target=write, args=(video,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert video.info is not None
+    assert video.info.frames == 20
