@@ -89,7 +89,8 @@ class FfmpegProcess:
         command: the argument list.
         on_frames: called with the number of frames encoded so far, from another thread.
         on_output: called with each piece of standard output, from another thread.
-        on_line: called with each line that it writes to standard error, from another thread.
+        on_line: called with each line that it writes to standard error, from another thread. The program then
+            reports no progress, which could get into the middle of a line.
         pull: standard output is read with :meth:`read_into`; the program waits while it is not.
         cancellation: can stop the program from another thread.
         stall_seconds: the greatest time in which it accepts no input, gives no output that is waited for, or
@@ -123,8 +124,10 @@ class FfmpegProcess:
     ) -> None:
         share = Share(niceness, None if cpus is None else frozenset(cpus))
         share.check()
-        progress = ["-nostats", "-stats_period", f"{progress_seconds:g}", "-progress", "pipe:2"]
-        self.command = [command[0], *progress, *command[1:]]
+        progress = (
+            ["-stats_period", f"{progress_seconds:g}", "-progress", "pipe:2"] if on_line is None else []
+        )
+        self.command = [command[0], "-nostats", *progress, *command[1:]]
         self.log = Log()
         self._on_frames, self._on_line = on_frames, on_line
         self._cancellation = cancellation or Cancellation()
