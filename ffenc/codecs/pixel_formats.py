@@ -36,6 +36,11 @@ class PixelFormat(Struct, frozen=True):
     def stored(self) -> str:
         return self.interleaved_of or self.name
 
+    @property
+    def compared(self) -> str:
+        """Format in which samples are compared: the fourth byte of bgr0 means nothing, and is not stored."""
+        return "gbrp" if self.name == "bgr0" else self.stored
+
 
 def _formats() -> dict[str, PixelFormat]:
     formats = [

@@ -249,7 +249,7 @@ def compile_samples(
     if geometry is not None and not is_depth(frames):
         source = in_rgb(source, geometry, fmt.bits)
     video = _convert(source, codec_for(config.vcodec), config, frames)
-    return arguments(raw_output(video, fmt.stored), program)
+    return arguments(raw_output(video, fmt.compared), program)
 
 
 def compile_pictures(frames: FrameFormat, width: int, height: int, *, program: str = "ffmpeg") -> list[str]:

@@ -389,7 +389,7 @@ def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path) -> N
         VerificationError: no program here returns the frames.
     """
     lossless = encoding.lossless
-    fmt = pixel_format(encoding.config.pix_fmt).stored if lossless else None
+    fmt = pixel_format(encoding.config.pix_fmt).compared if lossless else None
     own = encoding.toolchain.ffmpeg
     faults = []
     for program in dict.fromkeys([own, *(found.path for found in installed("ffmpeg") if not found.fault)]):

@@ -83,6 +83,17 @@ def test_every_software_codec_gives_every_frame_back(
 
 
 @newest_only
+@pytest.mark.parametrize("pix_fmt", ["bgr0", "gbrp10le"])
+def test_rgb_can_be_stored_without_any_loss(
+    toolchain: Toolchain, frames: Path, tmp_path: Path, images: dict[str, list[bytes]], pix_fmt: str
+) -> None:
+    config = VideoEncoderConfig(vcodec="ffv1", pix_fmt=pix_fmt)
+    assert encode(frames, tmp_path / "out.mp4", fps=30, config=config).pix_fmt == pix_fmt
+    for shown, image in zip(decode(tmp_path / "out.mp4"), images[TOP][:COUNT], strict=True):
+        assert np.array_equal(shown, pixels(image))
+
+
+@newest_only
 @pytest.mark.parametrize("g", [1, 2])
 def test_libaom_outlives_its_own_lookahead(toolchain: Toolchain, tmp_path: Path, g: int) -> None:
     """Its version 3.15, the newest's, looks 35 frames ahead and crashes there when key frames are close."""
