@@ -63,7 +63,7 @@ def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float
     """
     parts: list[npt.NDArray[Any]] = []
     held = width = 0
-    for part in feature_tables(files, feature):
+    for part in _tables(files, feature):
         parts.append(part)
         held, width = held + part.nbytes, part.shape[1]
         if held > HELD_BYTES and width > 1:
@@ -74,7 +74,7 @@ def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float
     if held > HELD_BYTES and width > 1:
         parts.clear()
         columns = (
-            np.concatenate([part[:, number].copy() for part in feature_tables(files, feature)])
+            np.concatenate([part[:, number].copy() for part in _tables(files, feature)])
             for number in range(width)
         )
     else:
@@ -85,7 +85,7 @@ def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float
     return {name: [float(own[place]) for own in found] for place, name in enumerate(QUANTILES)}
 
 
-def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[Any]]:
+def feature_rows(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[Any]]:
     """Yield the values of a feature, a limited number of rows at a time.
 
     Args:
@@ -93,7 +93,7 @@ def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[
         feature: its name.
 
     Yields:
-        shape (rows, D), each over all dimensions but the last.
+        shape ``(N,)`` or ``(N, ..., D)``.
 
     Raises:
         SourceError: a file cannot be read.
@@ -104,6 +104,12 @@ def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[
                 for batch in file.iter_batches(_ROWS, columns=[feature]):
                     values = numbers_of(pa.chunked_array([batch.column(0)]))
                     if values.size:
-                        yield values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
+                        yield values
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None
+
+
+def _tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[Any]]:
+    """Yield the values of :func:`feature_rows` in shape (M, D), M over all dimensions but the last."""
+    for values in feature_rows(files, feature):
+        yield values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])

@@ -18,7 +18,7 @@ from ffenc.dataset.info_block import camera_quantizer
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.quantiles import exact_quantiles, feature_tables
+from ffenc.dataset.quantiles import exact_quantiles, feature_rows
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.staging import write_json
@@ -206,7 +206,7 @@ def _relative(own: Mapping[str, Any], lengths: list[int]) -> int | None:
 def _of_rows(files: list[Path], key: str) -> Stats:
     """Return the statistics of a feature's rows: sums in parts, quantiles of all values."""
     aggregate = Aggregate()
-    for values in feature_tables(files, key):
+    for values in feature_rows(files, key):
         aggregate.add(moments(values))
     stats = aggregate.result()
     return {**{name: stats[name] for name in STATISTICS}, **exact_quantiles(files, key)}

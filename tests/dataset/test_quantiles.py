@@ -153,6 +153,24 @@ def test_statistics_are_corrected_in_place_and_the_old_ones_kept(two_cameras: Pa
     assert ((root / OLD_STATS).read_bytes(), stats_of(root)) == (known, spoilt)
 
 
+def test_statistics_of_a_matrix_count_its_rows(two_cameras: Path, tmp_path: Path) -> None:
+    """They are over all dimensions but the last, as LeRobot's; the count is the number of rows."""
+    root = Path(shutil.copytree(two_cameras, tmp_path / "root"))
+    path = next((root / "data").rglob("*.parquet"))
+    table = pq.read_table(path).replace_schema_metadata(None)
+    values = np.random.default_rng(5).normal(size=(table.num_rows, 2, 3)).astype(np.float32)
+    pq.write_table(table.append_column("pose", pa.array(values.tolist(), SQUARE)), path)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["pose"] = {"dtype": "float32", "shape": [2, 3], "names": None}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    assert restate(root, write=True).written
+    own = stats_of(root)["pose"]
+    assert own["count"] == [table.num_rows]
+    np.testing.assert_allclose(own["std"], values.reshape(-1, 3).std(axis=0), rtol=1e-5)
+    edit_dataset(root, tmp_path / "out", edits=Edits(task="a"))
+    assert stats_of(tmp_path / "out")["pose"]["count"] == [table.num_rows]
+
+
 def test_two_runs_do_not_take_each_others_statistics_for_the_old_ones(tmp_path: Path) -> None:
     root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
     before = everything_in(root)
