@@ -25,7 +25,8 @@ _DTYPES = {
 }
 # Checksums detect a damaged page, which would otherwise be read as other numbers.
 WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
-
+# Schema metadata in which row_schema describes all columns by their types.
+UNDESCRIBED = {"huggingface": '{"info": {}}'}
 
 _SLICES = 16
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
-from ffenc.dataset.columns import feature_type, is_numeric, read_table, row_schema
+from ffenc.dataset.columns import UNDESCRIBED, feature_type, is_numeric, read_table, row_schema
 from ffenc.dataset.commit import Move, write_commit
 from ffenc.dataset.episode_columns import (
     all_features,
@@ -224,7 +224,7 @@ class StagedEpisode:
         if self._state.rows is not None:
             return self._state.rows
         kinds = {key: feature_type(f) for key, f in self._features.items() if f["dtype"] != "video"}
-        return row_schema(pa.schema(kinds, {"huggingface": '{"info": {}}'}))
+        return row_schema(pa.schema(kinds, UNDESCRIBED))
 
     def _add(self, target: str, *, replaces: bool = False) -> None:
         self._moves.append(Move(f"{_STAGED}/{target}", target, replaces))

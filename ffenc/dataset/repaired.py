@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
+from ffenc.dataset.columns import UNDESCRIBED, row_schema
 from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, Known
 from ffenc.dataset.places import DATA, FilePlace, VideoPlace, videos_of
@@ -227,7 +228,7 @@ class RepairedDataset:
             self._check_columns(table, path)
             wanted = places[np.concatenate([one.rows[: one.length] for one in episodes])]
             features = [name for name in self._left.info["features"] if name in table.column_names]
-            rows = table.select(features).take(pa.array(wanted, pa.int64())).replace_schema_metadata(None)
+            rows = table.select(features).take(pa.array(wanted, pa.int64()))
             lengths = np.array([one.length for one in episodes])
             first = np.cumsum(lengths) - lengths
             self._say_shifts(rows, np.arange(len(wanted)) - np.repeat(first, lengths), episodes, first)
@@ -242,7 +243,7 @@ class RepairedDataset:
                     part = replace(part, known=Known(known, one.listed))
                 own_tasks = tasks[start : start + one.length]
                 numbered.append(writer.number(self._with_tasks(part, one, own_tasks)))
-            schema = numbered[0].table.schema
+            schema = row_schema(numbered[0].table.schema.with_metadata(UNDESCRIBED))
             found += writer.write_rows(writer.files.next(DATA), schema, ((one, {}) for one in numbered), ())
         return found
 

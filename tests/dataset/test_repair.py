@@ -130,6 +130,8 @@ def check(
     before, after = pq.read_table(VIDEO / DATA).take(rows), rows_of(root)
     for name in ("action", "observation.state", "task_index"):
         assert after[name].to_pylist() == before[name].to_pylist()
+    described = json.loads(after.schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(described) == after.column_names
     numbers = [number for _, length in kept for number in range(length)]
     assert after["frame_index"].to_pylist() == numbers
     assert after["index"].to_pylist() == list(range(len(rows)))
@@ -467,8 +469,10 @@ def test_images_that_are_damaged_cost_their_episode_alone(dataset_copy: Path, tm
     assert [one.result for one in done.episodes] == [0, None, 1]
     assert "row 30" in done.episodes[1].why or "damaged" in done.episodes[1].why
     rows = rows_of(tmp_path / "out")
+    described = json.loads(rows.schema.metadata[b"huggingface"])["info"]["features"]
     kept = [*range(24), *range(41, 72)]
     for key in (TOP, ANGLE, DEPTH):
+        assert described[key] == {"_type": "Image"}
         found = [image["bytes"] for image in rows[key].to_pylist()]
         assert found == [i["bytes"] for i in pq.read_table(DATASET / DATA).take(kept)[key].to_pylist()]
     assert verify_dataset(tmp_path / "out", deep=True).faults == []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
-from ffenc.dataset.columns import feature_type, of_type
+from ffenc.dataset.columns import UNDESCRIBED, feature_type, of_type
 from ffenc.dataset.model import Camera, Episode, EpisodeRef, EpisodeVideo
 from ffenc.dataset.source import Streams
 from ffenc.frames.sources import FrameSource
@@ -135,7 +135,7 @@ class PlainSource(ABC):
 
     def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
         types = {key: feature_type(feature) for key, feature in self._features.items()}
-        schema = pa.schema(types, {"huggingface": '{"info": {}}'})
+        schema = pa.schema(types, UNDESCRIBED)
         for ref in episodes:
             values = self.columns(ref)
             arrays = [of_type(values[field.name], field.type) for field in schema]
