@@ -192,18 +192,16 @@ def _check_arguments(
                 f"{argument(name, True)} would have no effect, because no frame is decoded; pass "
                 f"{argument('deep', True)} too"
             )
+    known = isinstance(max_depth_error, int | float) and not isinstance(max_depth_error, bool)
+    if max_depth_error is not None and not (known and 0 <= max_depth_error < math.inf):
+        raise ConfigError(
+            f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
+        )
     for name, value in (("mapping", mapping), ("max_depth_error", max_depth_error)):
         if value is not None and against is None:
             raise ConfigError(
                 f"{argument(name)} applies to a comparison; pass {argument('against', 'SRC')} too"
             )
-    if max_depth_error is None:
-        return
-    known = isinstance(max_depth_error, int | float) and not isinstance(max_depth_error, bool)
-    if not (known and 0 <= max_depth_error < math.inf):
-        raise ConfigError(
-            f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
-        )
 
 
 def _verify_file(
