@@ -24,7 +24,12 @@ from ffenc.words import count
 @click.option(
     "--episodes", type=EPISODES, metavar="0,2,5-9", help="Compare only these episodes [default: all]."
 )
-@click.option("--fps", type=RATE, metavar="RATE", help="If A is an image tree: its frames per second.")
+@click.option(
+    "--fps",
+    type=RATE,
+    metavar="RATE",
+    help="For image trees, recordings, and videos with irregular times: frames per second.",
+)
 @mapping_option("that which B was created with", note="If A is a recording: ")
 @click.option(
     "--report",
@@ -54,8 +59,8 @@ def command(
 ) -> None:
     """Measure every frame of B, C, ... against A, which they were made from.
 
-    A is a dataset, a tree of images or a video file. B, C, ... are video datasets or files with the same
-    frames. VMAF, SSIM, PSNR and XPSNR are computed on luma, as in `ffenc tune`; depth is compared in
+    A is a dataset, a recording, a tree of images or a video file. B, C, ... are video datasets or files with
+    the same frames. VMAF, SSIM, PSNR and XPSNR are computed on luma, as in `ffenc tune`; depth is compared in
     millimetres.
 
     \b

@@ -79,7 +79,12 @@ class _Duration(ValueType):
 @click.option(
     "--episodes", type=EPISODES, metavar="0,2,5-9", help="Sample only these episodes [default: all]."
 )
-@click.option("--fps", type=RATE, metavar="RATE", help="For image trees and recordings: frames per second.")
+@click.option(
+    "--fps",
+    type=RATE,
+    metavar="RATE",
+    help="For image trees, recordings, and videos with irregular times: frames per second.",
+)
 @mapping_option("the preset's, or that of a known layout", note="For recordings: ")
 @click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
 @click.option(

@@ -20,7 +20,7 @@ from ffenc.config.mapping import SourceMapping
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes
 from ffenc.dataset.finished import source_mapping
-from ffenc.errors import SourceError, ToolchainError
+from ffenc.errors import ConfigError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import how_to_get, toolchains
@@ -34,7 +34,7 @@ from ffenc.quality.compare import quality_of
 from ffenc.quality.depth import DepthError, DepthErrors
 from ffenc.quality.measure import METRICS, Gauge, Quality, gauges, plain
 from ffenc.spelling import argument
-from ffenc.tune.footage import Footage, open_footage
+from ffenc.tune.footage import Footage, is_video_file, open_footage
 
 _NAMED = 5  # number of worst frames
 
@@ -129,8 +129,9 @@ def compare_sources(
         others: datasets of video or video files with the same frames. Cameras are paired by name, episodes
             by index; a source with one camera is paired with another such source regardless of names.
         closing: closes the opened sources.
-        cameras, episodes: those to compare, for datasets; None: all.
-        fps: frame rate of a tree of frames.
+        cameras, episodes: those to compare, for datasets and recordings; None: all.
+        fps: frame rate of a tree of frames or a recording, and of video files whose frames are not evenly
+            spaced.
         mapping: meaning of the arrays or topics of ``reference``, or a YAML file with it; None: the mapping
             that the first of the others was created with.
         follow_links: see :func:`~ffenc.paths.check_tree`.
@@ -139,9 +140,15 @@ def compare_sources(
 
     Raises:
         SourceError: the frames are not the same, or one side is damaged; the text names it.
-        ConfigError: an unknown camera or episode.
+        ConfigError: an unknown camera or episode, or a selection of them among video files.
         ToolchainError: no FFmpeg on this machine can do it.
     """
+    for name, selection in (("cameras", cameras), ("episodes", episodes)):
+        if selection is not None and all(is_video_file(Path(one)) for one in (reference, *others)):
+            raise ConfigError(
+                f"{argument(name)} would have no effect: {reference} and the others are video files; leave "
+                "it out"
+            )
     chosen = gauges(toolchains(ffmpeg, ffprobe))
     if not chosen:
         raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {how_to_get()}")
@@ -153,7 +160,8 @@ def compare_sources(
     result = CompareResult(source, [Path(other) for other in others], chosen[0])
     missing: dict[str, None] = {}
     for path in result.others:
-        second = _opened(path, closing, fps=None, cameras=cameras, episodes=episodes, **options)
+        rate = fps if is_video_file(path) else None
+        second = _opened(path, closing, fps=rate, cameras=cameras, episodes=episodes, **options)
         pairs = _paired(source, first, path, second, missing)
         for one, other in pairs:
             result.cameras.setdefault(one.name, []).append(_against(path, one, other))
@@ -163,8 +171,8 @@ def compare_sources(
 
 
 def _opened(path: Path, closing: ExitStack, **options: Any) -> list[Footage]:
-    if path.exists() and not path.is_dir():
-        options |= {"cameras": None, "episodes": None}  # apply to the datasets, not to a file
+    if is_video_file(path):
+        options |= {"cameras": None, "episodes": None}  # they select from the other sources
     return open_footage(path, closing, **options)
 
 

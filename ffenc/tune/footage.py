@@ -104,7 +104,8 @@ def open_footage(
     Args:
         source: its path.
         closing: closes the opened files.
-        fps: frame rate of a tree or recording; for other sources it must equal their own.
+        fps: frame rate of a tree or recording, or of a video file whose frames are not evenly spaced; for a
+            dataset it must equal its own.
         cameras, episodes: those to open, for a dataset or tree; None: all.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         scattered: single frames will be read; PyAV is used for this if it is installed.
@@ -120,14 +121,14 @@ def open_footage(
         ConfigError: an unknown camera or episode, or another frame rate.
     """
     readers = _Readers(closing, ffmpeg, ffprobe, scattered=scattered)
-    if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in kinds()):
+    if is_video_file(source):
         if cameras is not None or episodes is not None:
             raise ConfigError(f"{source} is one file; cameras and episodes can only be selected in a dataset")
         if mapping is not None:
             raise ConfigError(f"{argument('mapping')} does not apply to {source}, which is a video")
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
-        clip = trimmed(path, start=None, end=None, rate=rate, ffmpeg=ffmpeg, ffprobe=ffprobe)
+        clip = trimmed(path, ffmpeg=ffmpeg, ffprobe=ffprobe)
         return [_of_file(path, clip, rate or frame_rate(clip), readers)]
     names = None if cameras is None else tuple(cameras)
     partial = episodes is not None or on_damage is not None
@@ -175,6 +176,11 @@ def open_footage(
         else:
             found.append(_of_video(opened, camera, chosen, readers))
     return found
+
+
+def is_video_file(source: Path) -> bool:
+    """Return whether a source is a single file, and not a recording."""
+    return source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in kinds())
 
 
 class _Readers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -195,12 +196,39 @@ def test_a_table_names_the_worst_frames(ffenc, coarse: Path) -> None:
         ([DATASET, VIDEO, "--sheet", "a.jpg"], "ends in .png"),
         ([DATASET, VIDEO, "--report", "a.pdf"], "ends in .html"),
         ([DATASET, VIDEO, "--cameras", "tip"], "there is no camera 'tip'"),
+        ([FILE, FILE, "--cameras", "angle"], "--cameras would have no effect: .* are video files"),
+        ([FILE, FILE, FILE, "--episodes", "0"], "--episodes would have no effect: .* are video files"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(ffenc, words: list[str], told: str) -> None:
     refused = ffenc.run("compare", *words)
     assert refused.status == 1
     assert re.search(told, refused.err), refused.err
+
+
+def test_episodes_and_cameras_of_a_recording_in_one_file_are_selected(ffenc, tmp_path: Path) -> None:
+    recording, out = FIXTURES / "recorded/robomimic.hdf5", tmp_path / "out"
+    settings = [(("camera_encoder", "vcodec"), "h264")]
+    reencode_dataset(recording, out, fps=20, task="x", overrides=settings)
+    chosen = ("--cameras", "agentview", "--episodes", "1")
+    compared = ffenc.done("compare", recording, out, *chosen, "--json").json
+    assert compared["left_out"] == []
+    [camera] = compared["cameras"]
+    assert camera["camera"] == "agentview"
+    assert list(camera["results"][0]["episodes"]) == ["1"]
+
+
+def test_videos_with_irregular_times_are_compared_at_the_rate_that_is_given(ffenc, tmp_path: Path) -> None:
+    uneven, stream = tmp_path / "uneven.mp4", tmp_path / "stream.h264"
+    program = newest_program("ffmpeg")
+    copied = ("-c", "copy", "-bsf:v", "setts=ts=TS+gt(N\\,5)*1000")
+    subprocess.run([program, "-v", "error", "-i", FILE, *copied, uneven], check=True)
+    subprocess.run([program, "-v", "error", "-i", FILE, "-c:v", "libx264", stream], check=True)
+    for words in ((FILE, uneven), (uneven, FILE)):
+        assert "pass --fps RATE" in ffenc.refused("compare", *words)
+        [camera] = ffenc.done("compare", *words, "--fps", "30", "--json").json["cameras"]
+        assert camera["results"][0]["quality"]["psnr"]["mean"] is None  # the same frames
+    assert "ffenc encode" in ffenc.refused("compare", FILE, stream, "--fps", "30")
 
 
 def test_episodes_that_one_side_lacks_are_named(ffenc, tmp_path: Path, coarse: Path) -> None:
