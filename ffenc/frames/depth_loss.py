@@ -28,19 +28,30 @@ _SATURATED_MM = 65535  # how sensors and simulators write "too far"
 
 
 def warn_of_range(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit | None) -> None:
-    """Warn if the stored range does not fit the depth, such as a range in millimetres instead of metres.
+    """Warn if the stored range does not fit the depth; arguments as for :func:`range_problem`.
+
+    Warns:
+        FfencWarning: it does not fit.
+    """
+    problem = range_problem(config, maps, unit)
+    if problem is not None:
+        warnings.warn(problem, FfencWarning, stacklevel=3)
+
+
+def range_problem(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit | None) -> str | None:
+    """Return why the stored range does not fit the depth, such as a range in millimetres instead of metres.
 
     Args:
-        config: the encoder settings; nothing is done for other settings than those of 12-bit codes.
+        config: the encoder settings; None is returned for other settings than those of 12-bit codes.
         maps: some depth maps.
         unit: their unit; None: integers are millimetres, floats metres.
 
-    Warns:
-        FfencWarning: the codes are far apart, or a quarter of the depth or more is outside the range. Pixels
-            without depth and saturated ones are not counted.
+    Returns:
+        A sentence if the codes are far apart, or a quarter of the depth or more is outside the range. Pixels
+        without depth and saturated ones are not counted. None if the range fits.
     """
     if not isinstance(config, DepthEncoderConfig) or config.pix_fmt != "gray12le":
-        return
+        return None
     size = sum(one.size for one in maps)
     step = size // _EXAMINED | 1  # odd, so that not the same few columns of each row are taken
     depth = np.concatenate([one.reshape(-1)[::step] for one in maps])
@@ -52,7 +63,7 @@ def warn_of_range(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit 
     ends = np.array([config.depth_min * scale, config.depth_max * scale], np.float32)
     depth = depth[np.isfinite(depth) & (depth > 0) & (depth < np.float32(_SATURATED_MM / 1000 * scale))]
     if not depth.size:
-        return
+        return None
     # Without `keep`, in which code 0 is not the depth next to code 1.
     quantizer = replace(DepthQuantizer.from_config(config), invalid="clip")
     outside = float(((depth < ends[0]) | (depth > ends[1])).mean())
@@ -63,13 +74,11 @@ def warn_of_range(config: VideoEncoderConfig, maps: Sequence[Depth], unit: Unit 
     elif steps[middle] > _COARSE_MM:
         problem = f"most of the depth is stored in steps of {steps[middle]:.0f} mm or more"
     else:
-        return
-    warnings.warn(
+        return None
+    return (
         f"in the first frames, {problem}. The range is depth_min={config.depth_min:g} to "
         f"depth_max={config.depth_max:g} metres, and the unit of the frames is {unit}; `ffenc tune` suggests "
-        "a range",
-        FfencWarning,
-        stacklevel=3,
+        "a range"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.process import Buffer, FfmpegProcess
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_unit
+from ffenc.frames.depth_loss import range_problem
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.statistics import RgbHistogram
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ffenc.lerobot.streaming import StreamingVideoEncoder
     from ffenc.lerobot.take import StreamedTake
 
+_log = logging.getLogger("ffenc.lerobot")
 _STALL_SECONDS = 60.0
 _NICENESS: int = default_of(RobotPreset, "encoder_niceness")
 
@@ -245,6 +248,11 @@ class _Sink:
 
     def observe(self, frame: npt.NDArray[Any]) -> None:
         """Add a frame to the statistics; LeRobot uses every frame."""
+        if self.unit is not None and self._camera.key not in self._owner._examined:
+            self._owner._examined.add(self._camera.key)
+            problem = range_problem(self._config, [frame], self.unit)
+            if problem is not None:
+                _log.warning("%s: %s", self._camera.key, problem)
         self.statistics.add(frame[:: self._step, :: self._step])
         self._running()
         assert self._samples is not None

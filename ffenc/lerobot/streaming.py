@@ -83,6 +83,7 @@ class StreamingVideoEncoder:
             settings_of(self._rgb_encoder).get_codec_options(encoder_threads)
         self._encodings = Encodings(self._rate, encoder_threads)
         self._rings: dict[str, FrameRing] = {}
+        self._examined: set[str] = set()  # depth cameras of which the range has been compared with a frame
         self._take: StreamedTake | None = None
         self._threads: dict[str, StreamedCamera] = {}
         self._dropped_frames: dict[str, int] = {}

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import DEPTH, FEATURES, FPS, RGB, create, depth, info_of, opened, picture, row, sound
+from lerobot.configs.video import DepthEncoderConfig
 from lerobot.datasets import VideoEncodingManager
 from lerobot.datasets.depth_utils import quantize_depth
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -120,6 +121,24 @@ def test_full_queues_repeat_and_are_reported(
     assert f"{RGB} repeats " in said[0]
     assert " of 30 frames, at rows " in said[0]
     assert sound(tmp_path / "fast") == (1, 30)
+
+
+def test_a_depth_range_that_does_not_fit_is_reported_once(
+    tmp_path: Path, used: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    for unfit in (False, True):
+        caplog.clear()
+        encoder = DepthEncoderConfig(depth_max=1.0) if unfit else DepthEncoderConfig()
+        dataset = create(tmp_path / f"{unfit}", depth_encoder=encoder)
+        with caplog.at_level(logging.WARNING, "ffenc.lerobot"):
+            for _ in range(2):
+                for number in range(3):
+                    dataset.add_frame(row(number))
+                dataset.save_episode()
+        dataset.finalize()
+        said = [one.getMessage() for one in caplog.records if "of the depth is outside" in one.getMessage()]
+        assert len(said) == unfit
+        assert all(one.startswith(f"{DEPTH}: in the first frames") for one in said)
 
 
 def test_block_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
