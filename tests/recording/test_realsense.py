@@ -16,7 +16,7 @@ import pyrealsense2 as rs
 import pytest
 
 from ffenc.config.source import CameraSource
-from ffenc.errors import CameraError
+from ffenc.errors import CameraError, FfencWarning
 from ffenc.recording.cameras import open_camera, read_number
 from ffenc.recording.cameras.newest import Newest
 from ffenc.recording.cameras.realsense import DepthScale, RealsenseDevice
@@ -137,9 +137,10 @@ def test_frames_are_paired_by_their_times_and_what_has_no_partner_is_left_out(tm
     write_recording(tmp_path / "a.db3", arriving)
     camera = recording(tmp_path / "a.db3")
     numbers = [tuple(read_number(frame.data) for frame in found.values()) for found in read_all(camera)]
-    camera.close()
+    with pytest.warns(FfencWarning, match=r"4 frames of .*a\.db3 left out: the other stream has no frame"):
+        camera.close()
     assert numbers == [(i, i) for i in range(2, 40) if i not in (7, 11)]
-    assert camera.unpaired == 4
+    camera.close()  # says it once
 
 
 def test_depth_is_brought_into_the_colours_pixels(tmp_path: Path) -> None:

@@ -6,16 +6,18 @@ import contextlib
 import sqlite3
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ffenc.errors import CameraError
+from ffenc.errors import CameraError, FfencWarning
 from ffenc.frames.depth import Unit
 from ffenc.recording.cameras.camera import CapturedFrame, NoFrame
 from ffenc.recording.cameras.realsense import Realsense, realsense_library
+from ffenc.words import count
 
 _UNPAIRED = 300  # frames of one stream without one of the other: they are not of the same moments
 
@@ -25,7 +27,8 @@ class RealsenseFile(Realsense):
 
     For some recordings the SDK's own pipeline returns colour and depth of different moments, because a
     recording has no matcher, and each frame twice. So the file plays only while a frame is awaited, and
-    frames are paired here by their times. A frame without a counterpart of the same moment is left out.
+    frames are paired here by their times. A frame without a counterpart of the same moment is left out, which
+    a warning says when the file is closed or starts again.
 
     Args:
         name: name of the camera; its depth is NAME_depth.
@@ -34,9 +37,6 @@ class RealsenseFile(Realsense):
         fps: required frames per second.
         use_depth: also provide depth.
         unit: unit of depth: ``mm``: uint16, ``m``: float32.
-
-    Attributes:
-        unpaired: number of frames that were left out since the last rewind.
     """
 
     live = False
@@ -54,8 +54,8 @@ class RealsenseFile(Realsense):
         unit: Unit = "mm",
     ) -> None:
         super().__init__(name, width=width, height=height, fps=fps, use_depth=use_depth, unit=unit)
-        self.unpaired = 0
         self._file = file
+        self._unpaired = 0  # frames that were left out since the last rewind
         self._changed = threading.Condition()
         self._colours: deque[Any] = deque()
         self._depths: deque[Any] = deque()
@@ -108,10 +108,10 @@ class RealsenseFile(Realsense):
             if not came:
                 raise NoFrame(f"{self._name}: {self._file}", timeout, "it may be damaged")
         if pair is None:
-            self.unpaired += len(self._colours) + len(self._depths)
+            self._check_whole()
+            self._unpaired += len(self._colours) + len(self._depths)
             self._colours.clear()
             self._depths.clear()
-            self._check_whole()
             return None
         return self._captured(*pair)
 
@@ -131,6 +131,13 @@ class RealsenseFile(Realsense):
                 )
 
     def close(self) -> None:
+        if self._playback is not None and self._unpaired:
+            warnings.warn(
+                f"{self._name}: {count(self._unpaired, 'frame')} of {self._file} left out: the other stream "
+                "has no frame of the same moment",
+                FfencWarning,
+                stacklevel=2,
+            )
         self._playback = None
         for sensor in self._sensors:
             sensor.stop()
@@ -162,7 +169,7 @@ class RealsenseFile(Realsense):
             playback,
             str(self._file),
         )
-        self.unpaired, self._ended = 0, False
+        self._unpaired, self._ended = 0, False
         self._came = {stream.name: 0 for stream in wanted}
 
         def on_status(status: Any) -> None:
@@ -212,7 +219,7 @@ class RealsenseFile(Realsense):
                 if abs(apart) < half:
                     return self._colours.popleft(), self._depths.popleft()
                 (self._depths if apart > 0 else self._colours).popleft()
-                self.unpaired += 1
+                self._unpaired += 1
         return None
 
 
