@@ -60,6 +60,13 @@ _OTHERS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 )
 
 
+def is_mp4(path: Path) -> bool:
+    """Return whether a video file is MP4, not QuickTime (MOV), which FFmpeg opens with the same demuxer."""
+    with open_regular(path) as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] != b"qt  "
+
+
 def demuxer_of(path: Path) -> str:
     """Return FFmpeg's name of the demuxer of a video file (``mov`` for MP4).
 

@@ -10,7 +10,7 @@ from ffenc.arguments import checked_path, listed
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import FfmpegError, SourceError, VerificationError
-from ffenc.ffmpeg.demuxer import demuxer_of
+from ffenc.ffmpeg.demuxer import is_mp4
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -252,7 +252,7 @@ def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolc
     try:
         return _verified(clips, output, fps, toolchain)
     except (FfmpegError, VerificationError) as error:
-        foreign = next((clip for clip in clips if demuxer_of(clip.path) != "mov"), None)
+        foreign = next((clip for clip in clips if not is_mp4(clip.path)), None)
         if foreign is None or (isinstance(error, FfmpegError) and error.unable):
             raise
         raise SourceError(

@@ -86,16 +86,22 @@ def test_what_is_unlike_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_what_mp4_does_not_store_or_would_show_is_refused_by_name(tmp_path: Path) -> None:
     made = clip(tmp_path / "a.mp4", 0, 8, config=H264.replace(g=4, extra_options={"bf": 0}))
-    cut, stream = tmp_path / "cut.mp4", tmp_path / "a.ts"
-    for options in (["-ss", "0.05", "-i", made, "-c", "copy", cut], ["-i", made, "-c", "copy", stream]):
+    cut, stream, movie = tmp_path / "cut.mp4", tmp_path / "a.ts", tmp_path / "a.mov"
+    for options in (
+        ["-ss", "0.05", "-i", made, "-c", "copy", cut],
+        ["-i", made, "-c", "copy", stream],
+        ["-i", made, "-c:v", "prores", movie],
+    ):
         subprocess.run([newest_program("ffmpeg"), "-v", "error", *options], check=True)
     with pytest.raises(
         SourceError, match=r"cut.mp4 cannot be joined: \d frames? hidden by its edit list would"
     ):
         join_videos([made, cut], tmp_path / "out.mp4")
-    with pytest.raises(SourceError, match=r"a.ts is not an MP4 file, and cannot .*; `encode\(source="):
-        join_videos([stream, stream], tmp_path / "out.mp4")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.ts", "cut.mp4"]
+    for path in (stream, movie):
+        said = rf"{path.name} is not an MP4 file, and cannot .*; `encode\(source="
+        with pytest.raises(SourceError, match=said):
+            join_videos([path, path], tmp_path / "out.mp4")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "a.ts", "a.mov", "cut.mp4"}
 
 
 @pytest.fixture(scope="module")
