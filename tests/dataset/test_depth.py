@@ -116,7 +116,10 @@ def test_metres_of_a_simulator_are_depth_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("holes", "exact"),
-    [((np.nan,), False), ((np.nan, np.inf), False), ((0.0, np.inf), False), ((np.nan,), True)],
+    [
+        *(((np.nan,), False), ((np.nan, np.inf), False), ((0.0, np.inf), False), ((np.nan,), True)),
+        ((0.0, np.nan, np.inf), False),
+    ],
 )
 def test_frames_match_their_statistics_whatever_stands_for_no_depth(
     tmp_path: Path, holes: tuple[float, ...], exact: bool

@@ -392,16 +392,19 @@ def compare_statistics(layout: Layout, listing: Listing, key: str, shown: Shown,
             ]
         known, *ways = (np.log(np.clip(values, low, high)) for values in (known, *ways))
         found = min(ways, key=lambda way: float(np.abs(way - known).max(axis=1).sum()))
+        # Statistics may count some of the pixels without depth, as of 0 and NaN in the same camera.
+        beyond = np.maximum(np.min(ways, axis=0) - known, known - np.max(ways, axis=0))
     # Lossy encoding shifts the statistics of all episodes of a camera alike.
     shift = np.median(found - known, axis=0)
     level = found - np.where(np.abs(shift) < other, shift, 0)
     away = level - known
     own = np.abs(away).max(axis=1)
-    if not depth:
+    if depth:
+        away = np.minimum(np.abs(away), beyond)
+    else:
         # Encoding removes noise, more or less of it in each episode, which only lowers the std.
         spread = np.arange(known.shape[1]) >= known.shape[1] // 2
-        away = np.where(spread, np.maximum(away, 0), away)
-    away = np.abs(away)
+        away = np.abs(np.where(spread, np.maximum(away, 0), away))
     pairs = _swapped(level, known, np.flatnonzero(own > noise))
     places = listing.videos[key].files if key in listing.videos else listing.data
     for a, b in pairs.items():
