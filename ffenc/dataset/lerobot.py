@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
 from ffenc.dataset.damage import Damage
+from ffenc.dataset.extra_files import extra_files
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.lerobot_videos import DatasetVideos, checked_unit
 from ffenc.dataset.model import Camera, Episode, EpisodeRef, EpisodeVideo, Known
@@ -30,31 +31,14 @@ from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.layout import (
     CAMERA_TYPES,
-    CHECKSUMS,
-    EPISODE_STATS_V2,
-    EPISODES_V2,
     INFO,
     NOTES_PATH,
     NUMBERING,
-    OWN_INFO,
-    STATS,
-    TASKS,
-    TASKS_V2,
     TIME_TOLERANCE,
     frame_axes,
     says_depth,
 )
-from ffenc.paths import check_template, template_fields, template_pattern
-
-_NOTES = template_pattern(NOTES_PATH)
-# Files of either layout, which a conversion in place may have left: they are not extra files.
-_WRITTEN = frozenset(
-    {
-        *(INFO, OWN_INFO, STATS, TASKS, CHECKSUMS),
-        *(EPISODES_V2, EPISODE_STATS_V2, TASKS_V2),
-    }
-)
-
+from ffenc.paths import check_template, template_fields
 
 Choice = Callable[[Sequence[EpisodeRef]], Sequence[EpisodeRef]]
 """Given the episodes of a dataset, returns those that are selected."""
@@ -431,19 +415,8 @@ class LeRobotDataset(ABC):
         return path if path.is_file() else None
 
     def extra_files(self) -> list[tuple[Path, str]]:
-        """Return the other files of the dataset: a README, subtasks, annotations."""
-        places = []
-        for path in sorted(self.root.rglob("*")):
-            place = path.relative_to(self.root)
-            hidden = any(part.startswith(".") for part in place.parts)
-            if hidden or not path.is_file() or place.as_posix() in _WRITTEN:
-                continue
-            if place.parts[0] in ("data", "images", "videos") or place.parts[:2] == ("meta", "episodes"):
-                continue
-            if _NOTES.fullmatch(place.as_posix()):
-                continue  # these belong to their episodes
-            places.append((path, place.as_posix()))
-        return places
+        """See :func:`~ffenc.dataset.extra_files.extra_files`."""
+        return extra_files(self.root)
 
 
 def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
 from ffenc.dataset.columns import UNDESCRIBED, row_schema
+from ffenc.dataset.extra_files import extra_files
 from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, Known
 from ffenc.dataset.places import DATA, FilePlace, VideoPlace, videos_of
@@ -216,7 +217,7 @@ class RepairedDataset:
         self._write_list(writer, rows)
         writer.write_tasks()
         self._write_info(writer)
-        self._link_others(writer)
+        self._copy_others(writer)
 
     def _write_rows(self, writer: DatasetWriter) -> list[WrittenRows]:
         """Write each episode's rows, with one file per data file of the source."""
@@ -376,8 +377,8 @@ class RepairedDataset:
         }
         (self.root / INFO).write_text(json.dumps(writer.info(info), indent=4))
 
-    def _link_others(self, writer: DatasetWriter) -> None:
-        """Link the other files of the dataset, and each episode's notes."""
+    def _copy_others(self, writer: DatasetWriter) -> None:
+        """Copy the other files of the dataset, and each episode's notes."""
         for place, one in enumerate(self._kept):
             notes = self._left.root / NOTES_PATH.format(episode_index=one.number)
             if notes.is_file() and not one.damage:
@@ -396,9 +397,8 @@ class RepairedDataset:
                     where = NOTES_PATH.format(episode_index=one.number)
                     self._left.say(Action(what, one.number, file=where))
                 writer.write_notes(place, {**content, "repeated_rows": own})
-        for path in self._left.root.iterdir():
-            if path.is_file() and not path.name.startswith("."):
-                shutil.copyfile(path, self.root / path.name)
+        for path, own_place in extra_files(self._left.root):
+            writer.copy(path, own_place)
 
 
 def _ranges(rows: Sequence[tuple[int, int]]) -> str:

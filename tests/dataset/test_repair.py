@@ -465,7 +465,12 @@ def test_a_lost_camera_is_left_out_if_that_is_said(
 def test_images_that_are_damaged_cost_their_episode_alone(dataset_copy: Path, tmp_path: Path) -> None:
     IMAGES["an image is damaged"].damage(dataset_copy)
     column(DATA, "index", lambda v: [n + 5 for n in v])(dataset_copy)
+    others = ["README.md", "meta/subtasks.parquet", "notes/of a day.txt"]
+    for name in others:
+        (dataset_copy / name).parent.mkdir(exist_ok=True)
+        (dataset_copy / name).write_text(name)
     done = repair_dataset(dataset_copy, tmp_path / "out")
+    assert [(tmp_path / "out" / name).read_text() for name in others] == others
     assert [one.result for one in done.episodes] == [0, None, 1]
     assert "row 30" in done.episodes[1].why or "damaged" in done.episodes[1].why
     rows = rows_of(tmp_path / "out")
