@@ -167,6 +167,23 @@ def program_options(function: Function) -> Function:
     return function
 
 
+def named_twice(flag: str, *lerobots: str, default: Any, **options: Any) -> Callable[[Function], Function]:
+    """Add an option that also has the name of LeRobot's flag; different values are refused."""
+
+    def single(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+        if len(set(values)) > 1:
+            given = ", ".join(map(str, values))
+            raise click.UsageError(
+                f"{flag} and {lerobots[0]} are two names of one setting, which has the values {given}: pass "
+                "one of them",
+                ctx,
+            )
+        return values[0] if values else None
+
+    multiple = () if default is None else (default,)
+    return click.option(flag, *lerobots, multiple=True, default=multiple, callback=single, **options)
+
+
 def mapping_option(default: str, *, note: str = "") -> Callable[[Function], Function]:
     """Return what adds ``--mapping``.
 

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
+from ffenc.cli.common import (
+    PathName,
+    SettingsCommand,
+    SourceName,
+    json_option,
+    links_option,
+    named_twice,
+    program_options,
+)
 from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
 from ffenc.cli.values import ValueType, Whole
@@ -17,11 +25,7 @@ from ffenc.words import count
 
 
 class _Command(SettingsCommand):
-    """Also takes ``--dataset.depth_output_unit``, LeRobot's name for ``--unit``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spelt = re.compile(r"--(dataset\.)?depth_output_unit(?==|$)")
-        return super().parse_args(ctx, [spelt.sub("--unit", word) for word in args])
+    """Takes few of the settings: its help does not list them."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         click.Command.format_epilog(self, ctx, formatter)
@@ -85,12 +89,13 @@ class _Depths(ValueType):
     metavar="N",
     help="For datasets: decode only this episode, numbered from 0; repeatable.",
 )
-@click.option(
+@named_twice(
     "--unit",
-    type=click.Choice(["mm", "m"]),
+    "--dataset.depth_output_unit",
+    "--depth_output_unit",
     default="mm",
-    help="Unit of depth: uint16 millimetres or float32 metres [default: mm]. LeRobot's "
-    "--dataset.depth_output_unit is the same.",
+    type=click.Choice(["mm", "m"]),
+    help="Unit of depth: uint16 millimetres or float32 metres [default: mm].",
 )
 @click.option("--colormap", is_flag=True, help="Draw depth in colours, from blue (near) to red (far).")
 @click.option(

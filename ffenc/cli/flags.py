@@ -91,8 +91,7 @@ def _flag(command: click.Command | None, name: str) -> str:
     """Return a command's flag for an argument; if it has none, the flag of other commands for it."""
     for parameter in command.params if command is not None else ():
         if parameter.name == name and isinstance(parameter, click.Option):
-            # the longest, but not LeRobot's other name for it
-            return max(parameter.opts, key=lambda flag: ("." not in flag, len(flag)))
+            return parameter.opts[0]  # the others are LeRobot's names for it
     return f"--{name.replace('_', '-')}"
 
 

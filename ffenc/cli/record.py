@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ffenc.cli import output
 from ffenc.cli.common import (
-    Function,
     PathName,
     PresetName,
     RecordingCommand,
     force_space_option,
     json_option,
+    named_twice,
     program_options,
     transform_options,
 )
@@ -61,55 +61,38 @@ class _Camera(ValueType):
             self.fail(str(error), param, ctx)
 
 
-def _named_twice(flag: str, lerobots: str, default: Any, **options: Any) -> Callable[[Function], Function]:
-    """Add an option that also has the name of LeRobot's flag; different values are refused."""
-
-    def single(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
-        if len(set(values)) > 1:
-            given = ", ".join(map(str, values))
-            raise click.UsageError(
-                f"{flag} and {lerobots} are two names of one setting, which has the values {given}: pass one "
-                "of them",
-                ctx,
-            )
-        return values[0] if values else None
-
-    multiple = () if default is None else (default,)
-    return click.option(flag, lerobots, multiple=True, default=multiple, callback=single, **options)
-
-
 @click.command("record", cls=RecordingCommand)
 @click.argument("preset", type=PresetName(), metavar="PRESET")
 @click.argument("root", type=PathName(), metavar="ROOT", required=False)
 @click.option("--dataset.root", "lerobot_root", type=PathName(), metavar="ROOT", help="The same as ROOT.")
-@_named_twice(
+@named_twice(
     "--episodes",
     "--dataset.num_episodes",
-    1,
+    default=1,
     type=Whole(1),
     show_default=True,
     help="Number of episodes to record.",
 )
-@_named_twice(
+@named_twice(
     "--seconds",
     "--dataset.episode_time_s",
-    60.0,
+    default=60.0,
     type=Real(0, min_open=True),
     show_default=True,
     help="Longest duration of an episode, in seconds.",
 )
-@_named_twice(
+@named_twice(
     "--reset-seconds",
     "--dataset.reset_time_s",
-    0.0,
+    default=0.0,
     type=Real(0),
     show_default=True,
     help="Time between two episodes to reset the scene, in seconds.",
 )
-@_named_twice(
+@named_twice(
     "--task",
     "--dataset.single_task",
-    None,
+    default=None,
     metavar="TEXT",
     help='Task text, such as "pick up the cube" [default: unspecified].',
 )

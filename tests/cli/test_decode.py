@@ -101,6 +101,7 @@ def test_cameras_episodes_and_frames_are_chosen(
         (["--unit", "m"], "m", np.float32),
         (["--dataset.depth_output_unit=m"], "m", np.float32),
         (["--dataset.depth_output_unit", "m"], "m", np.float32),
+        (["--depth_output_unit=m", "--unit", "m"], "m", np.float32),
     ],
 )
 def test_one_file_becomes_one_array(
@@ -113,6 +114,13 @@ def test_one_file_becomes_one_array(
     assert array.dtype == dtype
     assert np.array_equal(array, DepthQuantizer().dequantize(codes[3:50], output_unit=unit))  # type: ignore[arg-type]
     assert everything_in(tmp_path) == [target.name]
+
+
+def test_two_units_are_refused(ffenc: CommandLine, tmp_path: Path) -> None:
+    both = ["--dataset.depth_output_unit=m", "--unit", "mm"]
+    said = ffenc.refused("decode", DEPTH_FILE, tmp_path / "out", *both, status=2)
+    assert "--unit and --dataset.depth_output_unit are two names of one setting" in said
+    assert everything_in(tmp_path) == []
 
 
 def test_arrays_of_a_dataset_hold_an_episode_each(
