@@ -6,6 +6,7 @@ own folder; anything else is refused.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -152,7 +153,9 @@ def template_pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts) + re.escape(template[end:]))
 
 
-def check_tree(root: Path, *, follow_links: bool = False, advice: str | None = None) -> None:
+def check_tree(
+    root: Path, *, follow_links: bool = False, advice: str | None = None, files: bool = False
+) -> None:
     """Refuse a dataset that contains a link that leads out of it, a pipe, a device or a socket.
 
     After this check, paths inside the dataset lead only to files of the dataset.
@@ -161,21 +164,25 @@ def check_tree(root: Path, *, follow_links: bool = False, advice: str | None = N
         root: the dataset's folder.
         follow_links: accept symbolic links that lead out of it.
         advice: what to do about such a link, for the error; None: suggest to follow links.
+        files: also refuse files that this user may not read; of folders, this is always checked.
 
     Raises:
         SourceError: the first such entry, by name.
     """
-    for _, fault in tree_faults(root, follow_links=follow_links, advice=advice):
+    for _, fault in tree_faults(root, follow_links=follow_links, advice=advice, files=files):
         raise fault
 
 
 def tree_faults(
-    root: Path, *, follow_links: bool = False, advice: str | None = None
+    root: Path, *, follow_links: bool = False, advice: str | None = None, files: bool = False
 ) -> Iterator[tuple[Path, SourceError]]:
     """Yield what :func:`check_tree` refuses: path and error.
 
-    Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are skipped: they are not part of a
-    dataset. Folders behind links are searched too.
+    Hidden files and folders directly in ``root`` (``.git``, ``.cache``) and the ``lost+found`` of a disk are
+    skipped: they are not part of a dataset. Folders behind links are searched too.
+
+    Raises:
+        SourceError: a folder cannot be read, so that nobody knows what it contains; with ``files``, a file.
     """
     if advice is None:
         advice = f"{COPY}, or pass {argument('follow_links', True)} if you trust the author of the link"
@@ -186,12 +193,18 @@ def tree_faults(
         try:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
-        except OSError:
-            continue  # not readable: nothing in it can be read later either
+        except OSError as error:
+            if folder == root and not isinstance(error, PermissionError):
+                return  # it does not exist, or is a file
+            raise _unreadable(folder, error.strerror) from None
         for entry in entries:
-            if entry.is_file(follow_symlinks=False) or (folder == root and entry.name.startswith(".")):
+            if folder == root and (entry.name.startswith(".") or entry.name == "lost+found"):
                 continue
             path = Path(entry.path)
+            if files and entry.is_file() and not os.access(path, os.R_OK):
+                raise _unreadable(path, os.strerror(errno.EACCES))
+            if entry.is_file(follow_symlinks=False):
+                continue
             linked = entry.is_symlink()
             try:
                 if linked and not follow_links:
@@ -206,6 +219,10 @@ def tree_faults(
                 yield path, error
             except OSError:
                 continue  # a dangling link: opening it gives an error later
+
+
+def _unreadable(path: Path, reason: str | None) -> SourceError:
+    return SourceError(f"{path}: cannot be read: {reason}; make it readable for this user")
 
 
 def plain_tree(folder: Path) -> Path:

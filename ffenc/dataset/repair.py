@@ -125,7 +125,7 @@ def repair_dataset(
     without_cameras = listed("without_cameras", without_cameras)
     root = source_path(source, "everything")
     refuse_nesting(root, target)
-    check_tree(root, follow_links=follow_links)
+    check_tree(root, follow_links=follow_links, files=True)  # what may not be read is not damaged
     programs = toolchains(ffmpeg, ffprobe)
     verify = partial(verify_dataset, deep=True, known_images=True, ffmpeg=ffmpeg, ffprobe=ffprobe)
     place = address_of(target) or target

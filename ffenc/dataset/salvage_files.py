@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,24 @@ from ffenc.frames.parquet_footer import has_footer, with_footer
 from ffenc.layout import NUMBERING
 
 UNREADABLE = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
+
+@contextlib.contextmanager
+def noting_damage(path: Path, note: Callable[[BaseException], None] = lambda error: None) -> Iterator[None]:
+    """Pass the error of a block that reads a file to ``note``, if it can mean that the file is damaged.
+
+    Raises:
+        FfencError: the system gave no memory, thread, open file or permission: nothing is known of the file.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        unknown = type(error) is pa.ArrowException  # such as a thread that cannot be started
+        refused = isinstance(error, OSError) and error.errno in _REFUSED
+        if unknown or refused or isinstance(error, MemoryError):
+            raise FfencError(f"{path}: cannot be read: {short_reason(error)}") from error
+        note(error)
 
 
 class Action(Struct, frozen=True):
@@ -80,11 +100,9 @@ class SalvagedFiles:
     def numbers(self) -> Iterator[RowNumbers]:
         """Yield the indices of each file's rows; files without readable rows are reported."""
         for path in self._files:
-            try:
+            with noting_damage(path, partial(self._note_lost, path)):
                 self._give_footer(path)
                 yield self._row_numbers(path)
-            except UNREADABLE as error:
-                self._note(path, f"cannot be read ({short_reason(error)}); its episodes are lost")
 
     @property
     def cut_off(self) -> bool:
@@ -93,6 +111,9 @@ class SalvagedFiles:
 
     def _note(self, path: Path, what: str) -> None:
         self._say(Action(what, file=path.relative_to(self._root).as_posix()))
+
+    def _note_lost(self, path: Path, error: BaseException) -> None:
+        self._note(path, f"cannot be read ({short_reason(error)}); its episodes are lost")
 
     def _row_numbers(self, path: Path) -> RowNumbers:
         """Read the indices of a data file's rows, each row group separately.
@@ -109,18 +130,16 @@ class SalvagedFiles:
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             for group, count in enumerate(counts):
                 own = {name: np.full(count, -1) for name in ("episode_index", "frame_index")}
-                try:
-                    lacking.append(self._lacking(file.read_row_group(group)))
-                except UNREADABLE as error:
-                    errors[group] = error
-                    lacking.append(np.zeros(count, np.bool_))
+                lacking.append(np.zeros(count, np.bool_))
+                with noting_damage(path, partial(errors.__setitem__, group)):
+                    lacking[-1] = self._lacking(file.read_row_group(group))
                 for name in there:
-                    with contextlib.suppress(*UNREADABLE):
+                    with noting_damage(path):
                         own[name] = whole_numbers_of(file.read_row_group(group, columns=[name]), name)
                 found.append(list(own.values()))
                 times.append(np.full(count, np.nan))
                 if "timestamp" in file.schema_arrow.names:
-                    with contextlib.suppress(*UNREADABLE):
+                    with noting_damage(path):
                         column = file.read_row_group(group, columns=["timestamp"])["timestamp"]
                         times[-1] = column.cast(pa.float64()).to_numpy()
         numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
 from ffenc.dataset.places import list_files
 from ffenc.dataset.salvage_files import (
-    UNREADABLE,
     Action,
     RowNumbers,
     SalvagedFiles,
+    noting_damage,
     short_reason,
     whole_numbers_of,
 )
@@ -182,15 +183,10 @@ class SalvagedRows:
         """Return the rows of the episode list, from all files that can be read."""
         tables = []
         for path in list_files(self.root):
-            try:
+            with noting_damage(path, partial(self._note_derived, path)):
                 table = read_table(path)
                 whole_numbers_of(table, "episode_index")
                 tables.append(table)
-            except UNREADABLE as error:
-                self._note(
-                    f"cannot be read ({short_reason(error)}); its episodes are derived from their rows",
-                    file=self._relative(path),
-                )
         if not tables:
             self._note("the episode list is missing; it is derived from the rows and the videos")
             return None
@@ -198,6 +194,10 @@ class SalvagedRows:
             return pa.concat_tables(tables, promote_options="permissive")
         except pa.ArrowException:
             return pa.concat_tables([t for t in tables if t.schema.equals(tables[0].schema)])
+
+    def _note_derived(self, path: Path, error: BaseException) -> None:
+        what = f"cannot be read ({short_reason(error)}); its episodes are derived from their rows"
+        self._note(what, file=self._relative(path))
 
     def _column(self, name: str) -> list[Any]:
         if self.listing is None or name not in self.listing.column_names:

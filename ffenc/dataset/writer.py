@@ -310,8 +310,16 @@ class DatasetWriter:
         return place
 
     def copy(self, source: Path, place: str) -> None:
-        """Copy a file of the dataset, whatever its contents are."""
+        """Copy a file of the dataset, whatever its contents are.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
         with held(source):
+            try:
+                source.open("rb").close()
+            except OSError as error:
+                raise SourceError(f"{source}: cannot be read: {error.strerror}") from None
             shutil.copy2(source, self._made(place))
 
     def _made(self, place: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 from ffenc import (
     ConfigError,
+    FfencError,
     FfencWarning,
     SourceError,
     VideoReader,
@@ -28,6 +30,7 @@ from ffenc import (
 )
 from ffenc.dataset.restat import restate
 from ffenc.dataset.salvage import Salvage
+from ffenc.dataset.salvage_files import SalvagedFiles
 from ffenc.dataset.verify.faults import KINDS
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.report.contact import write_contact_page
@@ -46,7 +49,7 @@ from tests.conftest import (
     starts,
 )
 from tests.recording.recording import wait_for
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, process
 from tests.support.damage import (
     ALL,
     DATA,
@@ -439,6 +442,49 @@ def test_what_cannot_be_repaired_leaves_nothing_to_take_up(video: Path, tmp_path
 def test_a_dry_run_leaves_no_folder(video: Path, tmp_path: Path) -> None:
     repair_dataset(video, tmp_path / "a/b/out", dry_run=True)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+UNREADABLE = {
+    "data": ["data/chunk-000/file-000.parquet"],
+    "list": ["meta/episodes/chunk-000"],
+    "video": [f"videos/{ANGLE}/chunk-000/file-000.mp4"],
+    "others": ["labels", "README.md"],
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_this_user_may_not_read_is_not_taken_for_damage_nor_left_out(
+    video: Path, tmp_path: Path, what: str
+) -> None:
+    (video / "labels").mkdir()
+    (video / "README.md").write_text("a")
+    for place in UNREADABLE[what]:
+        mode = (video / place).stat().st_mode
+        (video / place).chmod(0)
+        said = f"{video / place}: cannot be read: Permission denied"
+        for words in (["repair", video, tmp_path / "out"], ["verify", video]):
+            outcome = process(*words, modest=True)
+            assert outcome.status == 1
+            assert said in outcome.err
+        if what == "others":
+            outcome = process("edit", video, tmp_path / "out", "--exclude-episodes", "1", modest=True)
+            assert outcome.status == 1
+            assert said in outcome.err
+        (video / place).chmod(mode)
+        assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_the_system_has_no_files_left_to_read_is_not_taken_for_damage(
+    two_cameras: Path, tmp_path: Path
+) -> None:
+    files = SalvagedFiles(two_cameras, {}, tmp_path, lambda action: None)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(FfencError, match=r"file-000\.parquet: cannot be read: .*Too many open files"):
+            list(files.numbers())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_lost_camera_is_left_out_if_that_is_said(

@@ -104,7 +104,7 @@ def verify_dataset(
         The findings; its ``sound`` is True if there are no faults.
 
     Raises:
-        SourceError: there is nothing at ``path`` that can be verified.
+        SourceError: there is nothing at ``path`` that can be verified, or a file of it may not be read.
         ConfigError: ``against`` for a single file, a ``max_depth_error`` that is not a length, or an
             argument that has no effect: ``mapping``, or ``again`` or ``known_images`` without ``deep``.
         ToolchainError: no FFmpeg on this machine can do it.
@@ -132,7 +132,7 @@ def verify_dataset(
         )
     faults = Faults()
     _find_unfinished(place, faults)
-    for where, fault in tree_faults(place, follow_links=follow_links):
+    for where, fault in tree_faults(place, follow_links=follow_links, files=True):
         file = where.relative_to(place).as_posix()
         faults.add("not-own-file", fault.problem, file=file, fix=fault.fix or None)
     # If a file is not the dataset's own, no table is read, not even for more findings.
