@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffenc.arguments import checked_path, listed
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.framerate import frame_ticks, time_scale
+from ffenc.config.framerate import fps_text, frame_ticks, time_scale
 from ffenc.errors import FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.demuxer import is_mp4
 from ffenc.ffmpeg.index import index_reader
@@ -122,7 +122,8 @@ def keep_parts(
     whole = _whole(_found(source), toolchain)
     rate = frame_rate(whole)
     if fps is not None and rate != fps:
-        raise SourceError(f"{whole.path} has {float(rate):g} frames per second, not {float(fps):g}")
+        has, wanted = (fps_text(one) or one for one in (rate, fps))
+        raise SourceError(f"{whole.path} has {has} frames per second, not {wanted}")
     clips = [whole.part(first, end - first) for first, end in _stretches(whole, parts)]
     with (
         claimed(target),

@@ -147,6 +147,11 @@ def test_stretches_that_are_not_there(tmp_path: Path, ten: Path) -> None:
         ([(4, 4)], None, r"has 10 frames"),
         ([], None, r"no frames of .*ten.mp4 were requested"),
         ([(0, 4)], Fraction(25), r"ten.mp4 has 30 frames per second, not 25"),
+        (
+            [(0, 4)],
+            Fraction(30 * 10**7 + 1, 10**7),
+            r"ten.mp4 has 30 frames per second, not 300000001/10000000",
+        ),
     ):
         with pytest.raises(SourceError, match=said):
             keep_parts(ten, tmp_path / "out.mp4", parts, fps=fps)
