@@ -8,7 +8,7 @@ import numpy as np
 
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.statistics import stored_numbers
-from ffenc.dataset.verify.deep import depth_range
+from ffenc.dataset.verify.contents import depth_range
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.metadata import Tables
 from ffenc.dataset.verify.records import Shown

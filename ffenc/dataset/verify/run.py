@@ -21,7 +21,8 @@ from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, together
-from ffenc.dataset.verify.deep import compare_statistics, decode_video
+from ffenc.dataset.verify.contents import compare_statistics
+from ffenc.dataset.verify.deep import decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.verify.layout import Layout, Listing
 from ffenc.dataset.verify.metadata import check_tables, check_videos
