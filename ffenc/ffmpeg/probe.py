@@ -30,6 +30,7 @@ from ffenc.storage.ranges import Range, Reader, ReadFile
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
 _MOST_UNITS = 8  # before the first slice of a picture
 
+_PART = re.compile(r"(?:\\.|[^|\\])+")  # of a line in ffprobe's compact format, with escaped characters
 _HASHED_BYTES = 8 << 20  # hashing a larger file takes longer than another process
 # Limits of the cache of unchanged files: a job reads the fields of each of its files several times.
 _MOST_KEPT, _MOST_KEPT_FRAMES = 64, 100_000
@@ -411,7 +412,9 @@ def ask(program: str, path: str | Path, *questions: str, timeout: float = STALL_
 
 
 def fields_of(line: str) -> dict[str, str]:
-    return dict(field.partition("=")[::2] for field in line.split("|")[1:])
+    """Return the fields of a line of ffprobe's compact format, values escaped as in it."""
+    parts = _PART.findall(line) if "\\" in line else line.split("|")
+    return dict(part.partition("=")[::2] for part in parts[1:])
 
 
 def _rotation(video: dict[str, str]) -> int:

@@ -52,6 +52,12 @@ def test_the_stream_fields_of_a_file_with_audio(toolchain: Toolchain, tmp_path: 
     assert (fields["audio.codec"], fields["audio.channels"], fields["audio.sample_rate"]) == ("aac", 2, 48000)
 
 
+def test_a_title_is_not_read_as_fields(toolchain: Toolchain, tmp_path: Path) -> None:
+    title = "handler_name=front|width=3|nb_frames=4|pix_fmt=a\\"
+    info = probe(make(toolchain, tmp_path / "a.mp4", "-metadata:s:v:0", title, "-pix_fmt", "yuv420p"))
+    assert (info.width, info.frames, info.pix_fmt) == (64, 25, "yuv420p")
+
+
 def test_frames_are_counted_where_the_container_has_no_index(toolchain: Toolchain, tmp_path: Path) -> None:
     path = make(toolchain, tmp_path / "a.mkv", "-c:v", "ffv1", "-pix_fmt", "gray")
     info = probe(path)
