@@ -138,7 +138,8 @@ class Recorder:
         self._channels: dict[str, Channel] = {}
         self._dataset: GrowingDataset | None = None
         self._take: Take | None = None
-        self._owner: int | None = None  # ID of the recording process: its threads do not exist in a fork
+        # ID of the recording process, while it is open: its threads do not exist in a fork
+        self._owner: int | None = None
         self._check_lock: Callable[[], None] = lambda: None
         self._ending = threading.Lock()  # held while an episode is saved or discarded
         check_preset(self.preset, self._jpeg)
@@ -179,6 +180,7 @@ class Recorder:
         if os.getpid() != self._owner:
             return  # in a fork: the open files and the episode belong to the other process
         atexit.unregister(self.__exit__)
+        self._owner = None
         with self._resources, self._ending:
             if self._take is not None:
                 self._leave()
@@ -195,7 +197,7 @@ class Recorder:
                 dataset since it was opened.
             ToolchainError: an encoder cannot be started.
         """
-        if self._dataset is None:
+        if self._dataset is None or self._owner is None:
             raise ConfigError("the recorder is not open: use it in a with statement")
         self._check_owner()
         if self._take is not None:
@@ -257,8 +259,12 @@ class Recorder:
         if row is not None and not isinstance(row, Mapping):
             raise ConfigError(f"a row is a mapping of names to values, not {kind_of(row)}")
         values = dict(row or {})
-        values |= {STATE: state} if state is not None else {}
-        values |= {ACTION: action} if action is not None else {}
+        for argument, name, value in (("state", STATE, state), ("action", ACTION, action)):
+            if value is None:
+                continue
+            if name in values:
+                raise ConfigError(f"the row has {name!r}, and {argument} is given too; pass one of them")
+            values[name] = value
         without = [n for n, t in take.tracks.items() if not t.feed.written and n not in take.full]
         if without:
             raise ConfigError(

@@ -591,6 +591,8 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
         ):
             with pytest.raises(ConfigError, match=text):
                 recorder.add_row(row)
+        with pytest.raises(ConfigError, match="has 'action', and action is given too"):
+            recorder.add_row({"action": [1.0]}, state=[1.0, 2.0], action=[2.0])
         recorder.add_row({"note": "go", "next.done": False}, state=[1.0, 2.0])
         for row, text in (
             ({"note": "go"}, "has no next.done"),
@@ -611,6 +613,8 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
         recorder.save_episode()
         with pytest.raises(ConfigError, match="no episode"):
             recorder.save_episode()
+    with pytest.raises(ConfigError, match="with statement"):
+        recorder.start_episode()
     assert not (root / ".recording").exists()
     table = pq.read_table(root / "data/chunk-000/file-000.parquet")
     assert table["note"].to_pylist() == ["go", "stop"]
