@@ -152,10 +152,9 @@ class FfmpegError(FfencError):
         self.command = list(command)
         self.returncode = returncode
         self.stderr = list(stderr)
-        tail = "\n".join(f"  | {line}" for line in self.stderr[-12:])
-        super().__init__(
-            f"{reason} (exit status {returncode})\n{tail}\n  command: {shlex.join(self.command)}"
-        )
+        said = [f"  | {line}" for line in self.stderr[-12:]]
+        lines = [f"{reason} (exit status {returncode})", *said, f"  command: {shlex.join(self.command)}"]
+        super().__init__("\n".join(lines))
 
     @property
     def cause(self) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+_own: weakref.WeakSet[IO[Any]] = weakref.WeakSet()  # files that :func:`locked_at` has locked
 
 
 def locked(file: IO[Any] | int, *, exclusive: bool = True, wait: bool = False) -> bool:
@@ -29,8 +32,25 @@ def locked(file: IO[Any] | int, *, exclusive: bool = True, wait: bool = False) -
 
 
 def locked_at(file: IO[Any], place: Path) -> bool:
-    """Lock an open file; return False if another process has locked it, or deleted it since it was opened."""
-    return locked(file) and is_at(file.fileno(), place)
+    """Lock an open file; return False if another process has locked it, or deleted it since it was opened.
+
+    The lock is this process's alone: a fork, such as a data loader's worker, would keep it until it ends, and
+    so closes the file.
+    """
+    if not (locked(file) and is_at(file.fileno(), place)):
+        return False
+    _own.add(file)
+    return True
+
+
+def _forked() -> None:
+    for file in list(_own):
+        with suppress(OSError):
+            file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def is_at(descriptor: int, place: Path) -> bool:

@@ -260,7 +260,17 @@ class VideoReader:
 
     def _held(self, frames: Iterator[Array]) -> Iterator[Array]:
         """Yield a loop's frames; meanwhile the reader is not freed, which would close it."""
-        yield from frames
+        owner = os.getpid()
+        while True:
+            if os.getpid() != owner:  # it would take frames from the other process
+                raise ConfigError(
+                    f"{self.path}: this loop belongs to process {owner}, of which this is a fork"
+                )
+            try:
+                frame = next(frames)
+            except StopIteration:
+                return
+            yield frame
 
     def close(self) -> None:
         """End running decoders, those of loops too. The reader then returns no more frames to any thread.

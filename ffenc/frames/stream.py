@@ -55,6 +55,7 @@ class Stream:
         self.times = info.times
         self._index = FrameIndex(info)
         self.path = path
+        self._file = path.absolute()  # the program may change its folder
         self._info = info
         self._candidates = list(candidates)
         depth = info.pix_fmt in DEPTH_FORMATS
@@ -73,7 +74,7 @@ class Stream:
 
     def live(self) -> LiveDecoder:
         """Return a PyAV decoder of the same frames."""
-        return LiveDecoder(self.path, self._info, self._conversion)
+        return LiveDecoder(self._file, self._info, self._conversion)
 
     def near(self, after: int, index: int) -> bool:
         """Return whether decoding on from one frame to another costs less than another start."""
@@ -170,7 +171,7 @@ class Stream:
         if self._closed:
             raise _closed(self.path)
         command = compile_decode(
-            str(self.path),
+            str(self._file),
             pix_fmt=self._format,
             conversion=self._conversion,
             excerpt=self._excerpt(indices, seek),
@@ -259,7 +260,7 @@ class Stream:
         first = self._index.key(index)
         last = min(len(self.times), end)
         command = compile_frame_list(
-            str(self.path), seek=self._index.entry(index), frames=last - first, program=toolchain.ffmpeg
+            str(self._file), seek=self._index.entry(index), frames=last - first, program=toolchain.ffmpeg
         )
         listed = bytearray()
         try:

@@ -81,7 +81,7 @@ class VideoWriter:
     ) -> None:
         check_kind("config", config, VideoEncoderConfig, "a VideoEncoderConfig or DepthEncoderConfig")
         check_number("encoder_threads", encoder_threads)
-        self._output = checked_output(output, overwrite=overwrite)
+        self._output = checked_output(output, overwrite=overwrite).absolute()  # the program may change folder
         self._fps = parse_fps(fps)
         self._config = config or VideoEncoderConfig()
         is_depth = isinstance(self._config, DepthEncoderConfig)

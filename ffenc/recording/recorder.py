@@ -119,8 +119,8 @@ class Recorder:
         ffprobe: str | None = None,
     ) -> None:
         self.preset = preset if isinstance(preset, RobotPreset) else load_preset(preset)
-        self.root = checked_path("root", root)
-        if "\n" in str(self.root.absolute()):
+        self.root = checked_path("root", root).absolute()  # the program may change its folder
+        if "\n" in str(self.root):
             # In FFmpeg's lists of files for copying packets, each file is one line.
             raise ConfigError(
                 f"{str(self.root)!r}: cannot record into a folder with a line break in its name"
@@ -197,9 +197,8 @@ class Recorder:
                 dataset since it was opened.
             ToolchainError: an encoder cannot be started.
         """
-        if self._dataset is None or self._owner is None:
-            raise ConfigError("the recorder is not open: use it in a with statement")
         self._check_owner()
+        assert self._dataset is not None
         if self._take is not None:
             if self._take.ended:
                 raise ConfigError("the last episode is still being saved or discarded; wait for that")
@@ -411,7 +410,9 @@ class Recorder:
         return take
 
     def _check_owner(self) -> None:
-        if self._owner not in (None, os.getpid()):
+        if self._owner is None:
+            raise ConfigError("the recorder is not open: use it in a with statement")
+        if self._owner != os.getpid():
             raise ConfigError(
                 f"this recorder belongs to process {self._owner}, of which this is a fork; use it there"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -602,3 +603,30 @@ def test_a_decoder_that_is_not_known_or_does_not_read_the_codec_is_refused(tmp_p
     path = video(tmp_path / "a.mkv", 3, "30", "yuv420p", "-c:v", "mpeg4")
     with pytest.raises(ConfigError, match="decoder='pyav' reads h264, hevc, av1, ffv1"):
         VideoReader(path, decoder="pyav")
+
+
+def test_a_loop_gives_no_frames_to_a_fork(made: dict[str, Path]) -> None:
+    with VideoReader(made["h264_open"]) as reader:
+        loop = iter(reader)
+        found = [number_of(next(loop))]
+        child = os.fork()
+        if child == 0:
+            try:
+                next(loop)
+            except ConfigError as error:
+                os._exit(7 if f"this loop belongs to process {os.getppid()}" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        found += map(number_of, loop)
+        assert found == list(range(len(reader)))
+
+
+@pytest.mark.parametrize("decoder", ["ffmpeg", "pyav"])
+def test_a_program_may_change_its_folder_while_it_reads(
+    made: dict[str, Path], monkeypatch: pytest.MonkeyPatch, decoder: Any
+) -> None:
+    path = made["h264_open"]
+    monkeypatch.chdir(path.parent)
+    with VideoReader(path.name, decoder=decoder) as reader:
+        monkeypatch.chdir("/")
+        assert number_of(reader[5]) == 5

@@ -184,3 +184,16 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
             thread.join()
     assert video.info is not None
     assert video.info.frames == 20
+
+
+def test_a_program_may_change_its_folder_while_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("out.mp4", 30, H264) as video:
+        video.write(frame(1))
+        monkeypatch.chdir(tmp_path / "other")
+        video.write(frame(2))
+    assert everything_in(tmp_path) == ["other", "out.mp4"]
+    assert len(decode(tmp_path / "out.mp4")) == 2

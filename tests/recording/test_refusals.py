@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -364,6 +366,53 @@ def test_a_fork_leaves_the_recording_to_its_parent(tmp_path: Path) -> None:
     assert_sound(tmp_path / "data")
     for episode in range(3):
         assert shown(tmp_path / "data", episode) == states(tmp_path / "data", episode) == list(range(20))
+
+
+def test_a_fork_that_lives_longer_than_a_recording_does_not_keep_its_dataset_locked(tmp_path: Path) -> None:
+    """Such as the worker of a data loader."""
+    reading, writing = os.pipe()
+    with pytest.warns(FfencWarning, match="not saved"), Recorder(robot(), tmp_path / "data") as recorder:
+        recorder.start_episode()
+        record(recorder, range(10))
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"x")
+            signal.pause()
+        os.read(reading, 1)
+    try:
+        [recovered] = recover(tmp_path / "data").episodes
+        assert recovered.rows == 10
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
+    assert_sound(tmp_path / "data")
+
+
+def test_a_recorder_that_is_not_open_says_so(tmp_path: Path) -> None:
+    recorder = Recorder(robot(), tmp_path / "data")
+    for _ in range(2):
+        for call in (recorder.start_episode, recorder.add_row, recorder.save_episode):
+            with pytest.raises(ConfigError, match="the recorder is not open: use it in a with statement"):
+                call()
+        with recorder:
+            pass
+
+
+def test_a_program_may_change_its_folder_while_it_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Recorder(robot(), "data") as recorder:
+        for number in range(2):
+            recorder.start_episode()
+            record(recorder, range(10))
+            monkeypatch.chdir(tmp_path / "other")
+            assert recorder.save_episode().index == number
+    assert list((tmp_path / "other").iterdir()) == []
+    assert_sound(tmp_path / "data")
 
 
 @pytest.mark.parametrize("end", ["save_episode", "discard_episode"])
