@@ -189,7 +189,7 @@ class EncodePlan(Struct, frozen=True):
         encoding = self.source.prepare(config, encoder_threads, self.candidates, transform)
         with claimed(self.target):
             checked_output(self.target, overwrite=self.overwrite)  # another run may have written it since
-            with published(self.target) as temporary:
+            with published(self.target, overwrite=self.overwrite) as temporary:
                 return self.source.write(encoding, temporary, on_frames)
 
 

@@ -76,7 +76,7 @@ def join_videos(
             what = f"{count(clip.info.hidden, 'frame')} hidden by its edit list would be shown"
             raise SourceError(f"{clip.path} cannot be joined: {what}", fix=_encoded_first(clip))
     fps = _common_rate(clips)
-    with claimed(target), published(target) as temporary:
+    with claimed(target), published(target, overwrite=overwrite) as temporary:
         return _joined(clips, temporary, fps, toolchain)
 
 
@@ -127,7 +127,7 @@ def keep_parts(
     clips = [whole.part(first, end - first) for first, end in _stretches(whole, parts)]
     with (
         claimed(target),
-        published(target) as temporary,
+        published(target, overwrite=overwrite) as temporary,
         temporary_folder(target.parent, ".ffenc-parts-") as name,
     ):
 

@@ -54,12 +54,15 @@ def check_file_in_folder(path: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def published(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def published(path: Path, *, flush: bool = True, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename it to ``path`` if the block succeeds.
 
     The file is flushed to disk before the rename, unless the caller does it later (``flush=False``); if the
     block raises, no file is left. The error of a full disk names ``path``: Python's names no file if it comes
     from a write.
+
+    Raises:
+        DestinationError: with ``overwrite=False``, another program has written ``path`` in the meantime.
     """
     temporary = hidden_path(path, "partial")
     owner = os.getpid()
@@ -68,6 +71,7 @@ def published(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if flush:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+        check_file(path, overwrite=overwrite)
         temporary.replace(path)
         if flush:
             sync_folder(path.parent)

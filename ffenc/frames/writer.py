@@ -81,6 +81,7 @@ class VideoWriter:
     ) -> None:
         check_kind("config", config, VideoEncoderConfig, "a VideoEncoderConfig or DepthEncoderConfig")
         check_number("encoder_threads", encoder_threads)
+        self._overwrite = overwrite
         self._output = checked_output(output, overwrite=overwrite).absolute()  # the program may change folder
         self._fps = parse_fps(fps)
         self._config = config or VideoEncoderConfig()
@@ -182,19 +183,22 @@ class VideoWriter:
     def _finished(self) -> StreamInfo:
         if self.info is not None:
             return self.info
-        if self._closed or self._encoding is None or self._process is None or self._temporary is None:
+        if self._closed:
+            raise ConfigError("the writer is closed, and has written no video")
+        if self._encoding is None or self._process is None or self._temporary is None:
             self._closed = True
             raise ConfigError("no frame was written, so there is no video")
         try:
             self._process.finish()
             sent = self._depth.sent if self._depth else None
-            self.info = verify_encoded(self._encoding, self._temporary, self.frames, sent)
+            info = verify_encoded(self._encoding, self._temporary, self.frames, sent)
         except BaseException as error:
             self._abort(error)
             raise
         self._leave()
         self._resources.close()
-        return self.info
+        self.info = info
+        return info
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +234,7 @@ class VideoWriter:
             candidates=toolchains(*self._programs),
         )
         self._resources.enter_context(claimed(self._output))
-        self._temporary = self._resources.enter_context(published(self._output))
+        self._temporary = self._resources.enter_context(published(self._output, overwrite=self._overwrite))
         self._process = self._resources.enter_context(FfmpegProcess(self._encoding.command(self._temporary)))
 
     def _abort(self, error: BaseException) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffenc import ConfigError, FfencWarning, VideoEncoderConfig, VideoWriter
+from ffenc import ConfigError, DestinationError, FfencWarning, VideoEncoderConfig, VideoWriter
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import decode, everything_in
 
@@ -87,6 +87,20 @@ def test_arguments_that_do_not_apply_are_refused_before_the_first_frame(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         VideoWriter(tmp_path / "out.mp4", 30, **arguments)
+
+
+def test_what_another_program_has_written_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DestinationError, match=r"out\.mp4 exists"),
+        VideoWriter(tmp_path / "out.mp4", 30) as video,
+    ):
+        video.write(frame(1))
+        (tmp_path / "out.mp4").write_text("theirs")
+    assert (tmp_path / "out.mp4").read_text() == "theirs"
+    assert everything_in(tmp_path) == ["out.mp4"]
+    assert video.info is None
+    with pytest.raises(ConfigError, match="has written no video"):
+        video.close()
 
 
 def test_no_frames_make_no_video(tmp_path: Path) -> None:
