@@ -136,7 +136,7 @@ def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
     for camera in robot.cameras.values() if robot is not None else ():
         if camera.width and camera.height:
             # Even, and at least 64: the table is for every encoder's default format, not this camera's. Wider
-            # than 64, since x265 does not store depth of 64x64 without loss.
+            # than 64, since x265 does not store depth that is 64 wide without loss.
             return max(camera.width // 2 * 2, 80), max(camera.height // 2 * 2, 64)
     return DEFAULT_SIZE
 

@@ -21,6 +21,10 @@ def _lossy(_: Mapping[str, Value], __: int) -> bool:
     return False
 
 
+def _exact(_: int, __: int) -> bool:
+    return False
+
+
 def _key_frames(g: int) -> Options:
     return {"g": g}
 
@@ -60,8 +64,8 @@ class Codec(Struct, frozen=True):
         ignored: pattern of the log line that reports an unused sub-key of ``params``; the encode continues.
         lossless: whether compiled options, with a pixel format of so many bits, are lossless.
         lossless_extras: the ``extra_options`` for lossless encoding; None: not possible.
-        inexact_sizes: width and height of frames that are not encoded without loss if there are other
-            frames than key frames.
+        inexact: whether frames of a width and height are not encoded without loss, although the options are
+            lossless, if there are other frames than key frames.
         crf_range: least and greatest ``crf`` with a distinct effect; None: FFmpeg decides.
         usual_crf: values worth trying for cameras, from fine to coarse; empty: tried only on request.
         usual_presets: presets worth trying, the first one first; empty: the encoder's default.
@@ -100,7 +104,7 @@ class Codec(Struct, frozen=True):
     ignored: str | None = None
     lossless: Callable[[Mapping[str, Value], int], bool] = _lossy
     lossless_extras: Mapping[str, Value] | None = None
-    inexact_sizes: frozenset[tuple[int, int]] = frozenset()
+    inexact: Callable[[int, int], bool] = _exact
     crf_range: tuple[float, float] | None = None
     usual_crf: tuple[int, ...] = ()
     usual_presets: tuple[int | str, ...] = ()

@@ -206,7 +206,7 @@ def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None
 
 def _check_exact(encoding: Encoding, width: int, height: int) -> None:
     """Refuse a size at which lossless settings of an encoder lose samples; a trial rarely shows it."""
-    if (width, height) in encoding.codec.inexact_sizes and encoding.config.g != 1 and encoding.lossless:
+    if encoding.codec.inexact(width, height) and encoding.config.g != 1 and encoding.lossless:
         raise ConfigError(
             f"{encoding.codec.encoder} does not encode {width}x{height} frames without loss, although the "
             "settings are lossless: set g=1 or vcodec=ffv1, or use another size"

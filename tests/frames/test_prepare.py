@@ -29,7 +29,9 @@ from ffenc import (
     ToolchainError,
     VerificationError,
     VideoEncoderConfig,
+    VideoReader,
     VideoWriter,
+    quantize_depth,
 )
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.table import CODECS
@@ -545,16 +547,30 @@ def test_a_rate_that_is_too_high_for_small_frames_is_not_called_their_size() -> 
             prepare(VideoEncoderConfig(), frames, candidates=[find_toolchain(name)], **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("side", [16, 32, 64])
-def test_sizes_at_which_x265_is_not_lossless_are_refused(side: int) -> None:
-    """Of a lossless stream of such frames, x265 gives other samples in about one of four."""
-    codes = np.full((side, side), 700, "<u2").tobytes()
-    size = {"width": side, "height": side, "fps": Fraction(30)}
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (32, 32), (64, 64), (16, 40), (32, 37), (64, 480)])
+def test_sizes_at_which_x265_is_not_lossless_are_refused(width: int, height: int) -> None:
+    """Of a lossless stream of such frames, x265 gives other samples in one of four or more."""
+    codes = np.full((height, width), 700, "<u2").tobytes()
+    size = {"width": width, "height": height, "fps": Fraction(30)}
     newest = [find_toolchain("newest")]
-    with pytest.raises(ConfigError, match=f"libx265 does not encode {side}x{side} frames without loss.*g=1"):
+    with pytest.raises(
+        ConfigError, match=f"libx265 does not encode {width}x{height} frames without loss.*g=1"
+    ):
         prepare(DepthEncoderConfig(), [codes], frames="gray12le", candidates=newest, **size)  # type: ignore[arg-type]
     for config in (DepthEncoderConfig(g=1), DepthEncoderConfig(vcodec="ffv1")):
         assert prepare(config, [codes], frames="gray12le", candidates=newest, **size).lossless  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("width", "height"), [(17, 40), (32, 31), (40, 32), (64, 63), (66, 64)])
+def test_sizes_next_to_them_come_back_without_loss(tmp_path: Path, width: int, height: int) -> None:
+    """All frames are compared here; a job looks at some."""
+    maps = np.random.default_rng(width).integers(100, 9000, (24, height, width), dtype=np.uint16)
+    config = DepthEncoderConfig(preset="veryfast")
+    with VideoWriter(tmp_path / "out.mp4", 30, config) as video:
+        for depth in maps:
+            video.write(depth)
+    with VideoReader(tmp_path / "out.mp4", decoder="pyav", depth=False) as reader:
+        assert np.array_equal(reader[:], quantize_depth(maps, invalid="keep"))
 
 
 def test_where_an_encoder_is_not_compiled_in_one_that_runs_is_named() -> None:
