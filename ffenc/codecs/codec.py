@@ -75,6 +75,7 @@ class Codec(Struct, frozen=True):
         reported: pattern of the ``key=value`` list that the library writes to its stream; its keys are those
             of ``params``, with ``_`` for ``-``.
         min_size, max_size: width and height of frames, in pixels.
+        max_fps: greatest number of frames per second; None: no limit.
         old_min_size: ``min_size`` of older libraries; a trial shows whether it applies.
         fit: options that replace compiled ones for a frame of (width, height, channels, bits).
     """
@@ -114,6 +115,7 @@ class Codec(Struct, frozen=True):
     reported: str | None = None
     min_size: tuple[int, int] = (1, 1)
     max_size: tuple[int, int] = (65536, 65536)
+    max_fps: int | None = None
     old_min_size: tuple[int, int] | None = None
     fit: Callable[[Mapping[str, Value], int, int, int, int], dict[str, Value]] = _no_change
 

@@ -236,6 +236,7 @@ _ROWS = (
         generic=SVTAV1_GENERIC,
         ranges=SVTAV1_RANGES,
         max_size=(16384, 8704),
+        max_fps=240,
         old_min_size=(64, 64),
         params_fields=COMMON_PARAMS,
         open_groups={"irefresh-type": ("2", "kf")},

@@ -20,7 +20,7 @@ from ffenc.compiler.colour import COLOUR_TAGS, RGB_TO_YUV, rgb_conversion
 from ffenc.compiler.frames import FRAME_FORMATS, Excerpt, FrameFormat, SampleTap, is_depth, is_encoded
 from ffenc.compiler.inputs import arguments, excerpted, file_url, raw_output, time_base
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.framerate import parse_fps
+from ffenc.config.framerate import fps_text, parse_fps
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument
@@ -110,6 +110,18 @@ def _check_limits(codec: Codec, width: int, height: int) -> None:
     )
 
 
+def _check_rate(codec: Codec, rate: Fraction) -> None:
+    if codec.max_fps is None or rate <= codec.max_fps:
+        return
+    others = [
+        row.name for row in CODECS.values() if not row.hardware and (not row.max_fps or rate <= row.max_fps)
+    ]
+    raise ConfigError(
+        f"{fps_text(rate)} frames per second cannot be encoded with {codec.name}: {codec.encoder} takes at "
+        f"most {codec.max_fps}; {', '.join(others)} can encode this rate"
+    )
+
+
 def compile_command(
     config: VideoEncoderConfig,
     *,
@@ -171,6 +183,7 @@ def compile_command(
     geometry = transform.of(width, height) if transform is not None else None
     stored = (geometry.width, geometry.height) if geometry is not None else (width, height)
     check_size(config, *stored, transform)
+    _check_rate(codec, rate)
     options = encoder_options(codec, config, encoder_threads)
     fmt = pixel_format(config.pix_fmt)
     options |= codec.fit(options, *stored, fmt.channels, fmt.bits)

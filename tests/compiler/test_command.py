@@ -318,6 +318,16 @@ def test_a_size_that_an_encoder_does_not_take_is_refused_with_those_that_do(
     assert str(caught.value).endswith(f"; {others} can encode this size" if others else takes)
 
 
+def test_a_rate_that_an_encoder_does_not_take_is_refused_with_those_that_do():
+    assert compiled(VideoEncoderConfig(vcodec="av1"), fps=240)
+    said = (
+        "300 frames per second cannot be encoded with libsvtav1: libsvtav1 takes at most 240; "
+        "h264, hevc, libaom-av1, ffv1 can encode this rate"
+    )
+    with pytest.raises(ConfigError, match=said):
+        compiled(VideoEncoderConfig(vcodec="av1"), fps=300)
+
+
 def test_ffv1_gets_as_many_slices_as_a_large_frame_needs():
     config = VideoEncoderConfig(vcodec="ffv1")
     assert value(compiled(config, width=8192, height=4320), "-slices") == "9"
