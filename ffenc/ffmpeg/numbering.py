@@ -38,6 +38,11 @@ class _Field(Struct, frozen=True):
     bits: int
 
 
+def _value(fields: dict[str, _Field], name: str) -> int:
+    """Return a field's value; 0 if a damaged header lacks it."""
+    return fields[name].value if name in fields else 0
+
+
 class _Sequence(Struct):
     """Frames from one restart of the numbering to the next.
 
@@ -79,11 +84,7 @@ class _Reader:
     def end(self) -> None:
         """Take the fields of a NAL unit or frame header that has ended."""
         fields, self._fields = self._fields, {}
-        if any(
-            fields[name].value
-            for name in ("field_pic_flag", "gaps_in_frame_num_allowed_flag")
-            if name in fields
-        ):
+        if _value(fields, "field_pic_flag") or _value(fields, "gaps_in_frame_num_allowed_flag"):
             self.unusable = True
         if self._codec == "av1":
             self._av1(fields)
@@ -91,33 +92,34 @@ class _Reader:
             (self._h264 if self._codec == "h264" else self._hevc)(fields)
 
     def _h264(self, fields: dict[str, _Field]) -> None:
-        unit = fields["nal_unit_type"].value
+        unit = _value(fields, "nal_unit_type")
         if unit not in (1, 5) or "frame_num" not in fields:
             return
         # Without a picture order count, frames are displayed in decoding order.
         number = fields.get("pic_order_cnt_lsb", fields["frame_num"])
-        self._add(number, restart=unit == 5, basis=fields["nal_ref_idc"].value > 0)
+        self._add(number, restart=unit == 5, basis=_value(fields, "nal_ref_idc") > 0)
         if "memory_management_control_operation" in fields:
             self._restart(whole=True)
 
     def _hevc(self, fields: dict[str, _Field]) -> None:
-        unit = fields["nal_unit_type"].value
+        unit = _value(fields, "nal_unit_type")
         if unit >= 32:
             return
         number = fields.get("slice_pic_order_cnt_lsb", _Field(0, 0))  # an IDR frame has none
         # Frames that may be dropped (even numbers below 16) and leading frames are no basis, by the standard.
         kept = unit >= 16 or (unit % 2 == 1 and unit not in (7, 9))
-        self._add(number, restart=16 <= unit <= 20, basis=kept and fields["nuh_temporal_id_plus1"].value == 1)
+        kept &= _value(fields, "nuh_temporal_id_plus1") == 1
+        self._add(number, restart=16 <= unit <= 20, basis=kept)
 
     def _av1(self, fields: dict[str, _Field]) -> None:
-        if "show_existing_frame" in fields and fields["show_existing_frame"].value:
-            number = self._slots[fields["frame_to_show_map_idx"].value % _SLOTS]
+        if _value(fields, "show_existing_frame"):
+            number = self._slots[_value(fields, "frame_to_show_map_idx") % _SLOTS]
             self._current().numbers.append(number)
             self._basis = number
         elif "order_hint" in fields and "show_frame" in fields:
-            shown, key = fields["show_frame"].value == 1, fields["frame_type"].value == 0
+            shown, key = _value(fields, "show_frame") == 1, _value(fields, "frame_type") == 0
             number = self._number(fields["order_hint"], restart=shown and key)
-            kept = 0xFF if shown and key else fields.get("refresh_frame_flags", _Field(0, 8)).value
+            kept = 0xFF if shown and key else _value(fields, "refresh_frame_flags")
             self._slots = [number if kept >> i & 1 else one for i, one in enumerate(self._slots)]
             if shown:
                 self._current().numbers.append(number)
