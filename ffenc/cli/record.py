@@ -282,6 +282,7 @@ def _print_plan(
     opened: OpenCameras, root: str, as_json: bool, ffmpeg: str | None, ffprobe: str | None
 ) -> None:
     """Print how each camera would be recorded."""
+    from ffenc.config.framerate import fps_number, parse_fps  # noqa: PLC0415 - keeps --help quick
     from ffenc.recording.recorder import Recorder  # noqa: PLC0415
 
     robot = opened.preset
@@ -291,7 +292,7 @@ def _print_plan(
         print_json(
             {
                 "root": root,
-                "fps": str(robot.fps),
+                "fps": fps_number(parse_fps(robot.fps)),
                 "cameras": {
                     name: {
                         "source": source.as_plain(only_given=True) if (source := sources[name]) else None,

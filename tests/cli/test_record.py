@@ -99,6 +99,7 @@ def test_lerobots_flags_are_taken_and_a_later_run_adds_episodes(ffenc, robot, tm
         "--dataset.rgb_encoder.crf=28",
     ]
     plan = ffenc.done("record", robot, *flags, "--dry-run", "--json").json
+    assert plan["fps"] == 15
     assert list(plan["cameras"]) == ["front", "gone"]
     assert plan["cameras"]["gone"]["source"] == {"type": "v4l2", "device": 2}
     assert "28" in plan["cameras"]["front"]["command"]
