@@ -62,7 +62,8 @@ if TYPE_CHECKING:
 @click.option(
     "--on-gap",
     type=click.Choice(["error", "repeat", "split", "drop-episode"]),
-    help="For bags: what to do if no message is near enough to a frame's time [default: error].",
+    help="For bags: what to do if no message is near enough to a frame's time [default: the "
+    "mapping's, or error].",
 )
 @click.option(
     "--start-number",

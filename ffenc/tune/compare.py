@@ -205,9 +205,11 @@ def _against(path: Path, reference: Footage, video: Footage) -> Against:
         raise SourceError(f"{where} holds {kinds[0]}, {reference.key} of the first source {kinds[1]}")
     lacking = sorted(set(reference.episodes) ^ set(video.episodes))
     if lacking:
-        who = path if lacking[0] not in video.episodes else "the first source"
+        sides = [path, "the first source"]
+        who, other = sides if lacking[0] not in video.episodes else reversed(sides)
+        camera = "" if is_video_file(path) else f" of {video.name}"
         raise SourceError(
-            f"{where}: {who} has no episode {lacking[0]} of it, but the same frames have to be "
+            f"{who} has no episode {lacking[0]}{camera}, but {other} has it, and the same frames have to be "
             f"compared; select common episodes with {argument('episodes')}"
         )
     transform = Transform.from_block(video.block)

@@ -236,7 +236,7 @@ def test_episodes_that_one_side_lacks_are_named(ffenc, tmp_path: Path, coarse: P
     settings = [(("camera_encoder", "vcodec"), "h264")]
     reencode_dataset(DATASET, part, cameras=["angle"], episodes=[0, 1], overrides=settings)
     refused = ffenc.run("compare", DATASET, part, "--cameras", "angle")
-    assert "has no episode 2 of it" in refused.err
+    assert "has no episode 2 of angle, but" in refused.err
     with ExitStack() as closing:
         found = comparison_fields(compare_sources(DATASET, [part], closing, cameras=["angle"], episodes="1"))
     assert json.dumps(found, allow_nan=False)
