@@ -101,6 +101,9 @@ def command(
     store, a ROS 2 bag or an MCAP file. DST appears complete and verified, or not at all. Both may be
     addresses: s3://, gs://, az://, hf://datasets/USER/NAME.
 
+    Without encoder settings, video keeps its own, and its packets are copied. A single setting changes only
+    that one; a preset or a vcodec sets all of them.
+
     \b
     Examples:
       ffenc reencode my_images my_videos --preset so101
