@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 # Field numbers in the footer, as in the parquet specification (parquet.thrift).
 _ROW_GROUPS = 4  # of the file
-_COLUMNS, _TOTAL_BYTES, _TOTAL_COMPRESSED = 1, 2, 6  # of a row group
+_COLUMNS, _TOTAL_BYTES, _FIRST_PAGE, _TOTAL_COMPRESSED = 1, 2, 5, 6  # of a row group
 _FILE_PATH, _FILE_OFFSET, _META, _ENCRYPTED = 1, 2, 3, (8, 9)  # of a column
 _PATH, _VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY = (
     3,
@@ -169,9 +169,7 @@ class CopySource:
 
     def _place(self, column: ThriftStruct) -> tuple[int, int]:
         meta = column[_META].value
-        start = meta[_DATA].value
-        if (dictionary := meta.get(_DICTIONARY)) is not None and dictionary.value > 0:
-            start = min(start, dictionary.value)
+        start = _first_page(meta)
         size = meta[_COMPRESSED].value
         if not (len(MAGIC) <= start and 0 <= size <= self._size - start):
             raise SourceError(f"{self.path}: its footer names pages that are not in the file; it is damaged")
@@ -248,6 +246,7 @@ class CopyingWriter:
                 for place, column in enumerate(columns):
                     columns[place] = self._copied.get((number, _path_of(column)), column)
                 described = [column[_META].value for column in columns]
+                group[_FIRST_PAGE] = Field(I64, min(map(_first_page, described)))
                 group[_TOTAL_BYTES] = Field(I64, sum(one[_UNCOMPRESSED].value for one in described))
                 group[_TOTAL_COMPRESSED] = Field(I64, sum(one[_COMPRESSED].value for one in described))
             file.seek(size - 8)
@@ -259,6 +258,12 @@ class CopyingWriter:
 
 def _path_of(column: ThriftStruct) -> str:
     return b".".join(column[_META].value[_PATH].value).decode("utf-8", "replace")
+
+
+def _first_page(meta: ThriftStruct) -> int:
+    """Return the position of a column's first page, from its metadata."""
+    data, dictionary = meta[_DATA].value, meta.get(_DICTIONARY)
+    return int(min(data, dictionary.value) if dictionary is not None and dictionary.value > 0 else data)
 
 
 def _read_footer(file: BinaryIO, size: int) -> ThriftStruct:

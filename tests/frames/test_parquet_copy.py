@@ -33,6 +33,17 @@ def chunk_bytes(path: Path, group: int, leaf: str) -> bytes:
     return path.read_bytes()[start : start + column.total_compressed_size]
 
 
+def first_pages(path: Path) -> list[tuple[int, int]]:
+    """The position of each row group's first page, as the row group and as its columns state it."""
+    data = path.read_bytes()
+    footer, _ = read_struct(data[-8 - int.from_bytes(data[-8:-4], "little") : -8])
+    found = []
+    for group in values(footer)[4]:
+        columns = [column[3] for column in group[1]]
+        found.append((group[5], min(one.get(11) or one[9] for one in columns)))
+    return found
+
+
 @pytest.mark.parametrize("dictionary", [True, False])
 @pytest.mark.parametrize(
     ("key", "codec"),
@@ -75,6 +86,7 @@ def test_copied_and_written_row_groups_are_what_was_there(
         file = pq.ParquetFile(out, page_checksum_verification=True)
         assert file.read().equals(wanted)
         assert [file.metadata.row_group(i).num_rows for i in range(4)] == [12, 30, 4, 30]
+        assert all(stated == first for stated, first in first_pages(out))
         assert chunk_bytes(out, 0, "cam.bytes") == chunk_bytes(source, 2, "cam.bytes")
         assert chunk_bytes(out, 3, "cam.path") == chunk_bytes(source, 1, "cam.path")
 
