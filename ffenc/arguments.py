@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument
+
+_LIKE_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!/)")
 
 
 def check_kind(
@@ -43,13 +46,17 @@ def check_number(name: str, value: object, least: int = 1) -> None:
 def checked_path(name: str, value: str | PathLike[str]) -> Path:
     """Return an argument that is the path of a file or a folder.
 
+    A relative path that begins like an address (``take:3``) becomes absolute: Arrow and FFmpeg would take it
+    for one.
+
     Raises:
         ConfigError: it is not a path, or an empty text, which Python takes for the current folder.
     """
     place = fspath(value) if isinstance(value, str | PathLike) else None
     if not isinstance(place, str) or not place or "\0" in place:
         raise _refused(name, value, "a path")
-    return Path(place)
+    path = Path(place)
+    return path.absolute() if _LIKE_ADDRESS.match(str(path)) else path
 
 
 def listed(name: str, value: Any, what: str = "names") -> list[Any]:

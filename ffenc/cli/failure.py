@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -54,7 +55,11 @@ def _words(error: BaseException) -> str:
         return f"{place}: {reason}" if place else reason
     place = f"{where}: " if where else ""
     if isinstance(error, UnicodeEncodeError):  # a file name that is not valid text
-        return f"file names that are not valid Unicode are not supported: {error.object}"
+        named = re.search(
+            r"[^\s'\"{}]*[\ud800-\udfff][^\s'\",{}]*", error.object
+        )  # it may be in a command line
+        name = named[0] if named else error.object
+        return f"file names that are not valid Unicode are not supported: {name}"
     if isinstance(error, UnicodeError):
         return f"{place}the content is not valid text: {said}"
     if isinstance(error, MemoryError) or "failed to map segment" in said:

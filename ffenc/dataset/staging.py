@@ -258,7 +258,10 @@ def write_info(root: Path, info: Mapping[str, Any]) -> list[str]:
 def unfinished(destination: Path) -> tuple[Path, int] | None:
     """Return the folder that an interrupted run has left, and the number of its finished pieces."""
     folder = _folder_of(_absolute(destination))
-    count = 0 if _is_published(folder) else _records(folder / "pieces")
+    try:
+        count = 0 if _is_published(folder) else _records(folder / "pieces")
+    except OSError:  # the dataset's name is so long that no such folder can exist
+        return None
     return (folder, count) if count else None
 
 

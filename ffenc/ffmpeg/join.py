@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ffenc.compiler.inputs import file_url
 from ffenc.compiler.packets import compile_cut, compile_join
+from ffenc.errors import ConfigError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -94,7 +95,15 @@ def join_files(
 
 
 def file_line(path: Path) -> str:
-    """Return the line that names a file in a list for the concat demuxer."""
+    """Return the line that names a file in a list for the concat demuxer.
+
+    Raises:
+        ConfigError: its name has a line break, which such a list cannot contain.
+    """
+    if "\n" in str(path):
+        raise ConfigError(
+            f"{str(path)!r}: packets of a file with a line break in its path cannot be copied; rename it"
+        )
     quoted = file_url(str(path)).replace("'", r"'\''")
     return f"file '{quoted}'"
 

@@ -181,7 +181,7 @@ def probe(
         >>> info.frames, info.fps, info.key_frames[:3]
         (300, Fraction(30, 1), (0, 2, 4))
     """
-    checked_path("path", path)
+    path = checked_path("path", path)
     check_kind("rate", rate, (int, Fraction), "a Fraction")
     check_kind("ffprobe", ffprobe, str, "the name or path of a program")
     program = ffprobe or find_ffprobe()

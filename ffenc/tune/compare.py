@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, field
 
+from ffenc.arguments import checked_path
 from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Compared
 from ffenc.compiler.quality import compile_rgb
@@ -153,11 +154,12 @@ def compare_sources(
     if not chosen:
         raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {how_to_get()}")
     options: dict[str, Any] = {"follow_links": follow_links, "ffmpeg": ffmpeg, "ffprobe": ffprobe}
-    source = Path(reference)
-    stored = next(filter(None, (source_mapping(Path(other)) for other in others)), None)
+    source = checked_path("reference", reference)
+    compared = [checked_path("others", other) for other in others]
+    stored = next(filter(None, map(source_mapping, compared)), None)
     meaning: dict[str, Any] = {"mapping": mapping, "usual_mapping": stored}
     first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, **meaning, **options)
-    result = CompareResult(source, [Path(other) for other in others], chosen[0])
+    result = CompareResult(source, compared, chosen[0])
     missing: dict[str, None] = {}
     for path in result.others:
         rate = fps if is_video_file(path) else None

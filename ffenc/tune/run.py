@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ffenc.arguments import checked_path
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -112,7 +113,7 @@ def tune(
                 "as they are in the source"
             )
     return _Run(
-        Path(source),
+        checked_path("source", source),
         folder,
         load_preset(preset, overrides),
         overrides,

@@ -76,6 +76,46 @@ def test_json_is_the_same_whatever_the_output_can_hold(monkeypatch: pytest.Monke
         text.encode(encoding)
 
 
+def test_a_file_name_that_is_no_text_is_named_alone(ffenc: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"na\xffme.mp4")
+    shutil.copy(VIDEO, path)
+    said = ffenc.refused("decode", path, tmp_path / "out")
+    assert said.endswith(r"na\xffme.mp4" + "\n")
+    assert len(said) < 200 + len(str(path))
+
+
+def test_a_relative_name_that_begins_like_an_address_is_a_path(
+    ffenc: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow takes it for an address, and FFmpeg for one of its protocols."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path / "take:3")
+    shutil.copy(VIDEO, tmp_path / "pipe:1.mp4")
+    ffenc.done("info", "take:3")
+    ffenc.done("verify", "take:3")
+    ffenc.done("edit", "take:3", "cut:1", "--exclude-episodes", "1")
+    ffenc.done("repair", "take:3", "sound:1", "--dry-run")
+    ffenc.done("compare", "take:3", "./take:3", "--cameras", "angle", "--episodes", "0")
+    ffenc.done("probe", "pipe:1.mp4")
+    ffenc.done("encode", "pipe:1.mp4", "pipe:2.mp4", H264)
+    ffenc.done("decode", "pipe:2.mp4", "file:3")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("take:3", "cut:1", "pipe:1.mp4", "pipe:2.mp4", "file:3")
+    }
+
+
+def test_packets_of_a_path_with_a_line_break_are_refused_by_name(ffenc: CommandLine, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path / "a\nb")
+    said = ffenc.refused("merge", tmp_path / "a\nb", tmp_path / "a\nb", "--out", tmp_path / "out")
+    assert "packets of a file with a line break in its path cannot be copied; rename it" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["a\nb"]
+
+
+def test_a_dataset_with_the_longest_possible_name_is_verified(ffenc: CommandLine, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path / ("n" * 255))
+    ffenc.done("verify", tmp_path / ("n" * 255))
+
+
 # ---- how much is said --------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ffenc.arguments import checked_path
 from ffenc.config.texts import check_text
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.source import DatasetSource
@@ -61,7 +62,7 @@ def open_source(root: str | Path, opening: Opening) -> DatasetSource:
         ConfigError: a parameter that its kind does not use, or lacks a required one.
     """
     check_text("task", opening.task)
-    path = Path(root)
+    path = checked_path("root", root)
     kind = kind_of(path)
     usual = Opening()
     for name in Opening.__struct_fields__:
