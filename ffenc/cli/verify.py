@@ -269,5 +269,5 @@ def _summary(found: Verification, seconds: float) -> str:
     if found.recorded:
         how += f" ({count(found.recorded, 'file')} by an earlier run; --again decodes them again)"
     if found.against is not None:
-        how = f"compared with {found.against}"
+        how = (f"{how}, " if found.deep else "") + f"compared with {found.against}"
     return f"{found.path}: {result}; {held}, {how}, {human_seconds(seconds)}"

@@ -1,6 +1,7 @@
 """``ffenc verify``: what it prints, its exit status, and its JSON."""
 
 import json
+import re
 import shutil
 
 import pyarrow as pa
@@ -91,10 +92,10 @@ def test_json_of_a_sound_dataset(ffenc):
 
 
 def test_a_comparison_names_the_worst_frame(ffenc):
-    outcome = ffenc.done("verify", LEROBOTS_VIDEO, "--against", DATASET)
+    outcome = ffenc.done("verify", LEROBOTS_VIDEO, "--deep", "--against", DATASET)
     words = " ".join(outcome.out.split())
     assert "angle_depth hevc gray12le 1 3 72 ok, identical" in words
-    assert f"compared with {DATASET}" in words
+    assert re.search(rf"every frame decoded.*, compared with {re.escape(str(DATASET))}", words)
     found = ffenc.done("verify", LEROBOTS_VIDEO, "--against", DATASET, "--json").json["cameras"]
     top, depth = found[0]["compared"], found[2]["compared"]
     episode, frame = top["psnr_worst"]
