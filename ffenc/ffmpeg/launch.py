@@ -57,13 +57,13 @@ class Cancellation:
         with self._lock:
             self._cancelled = True
             for process in self._running:
-                process.kill()
+                end(process)
 
     def add(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._running.add(process)
             if self._cancelled:
-                process.kill()
+                end(process)
 
     def remove(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
@@ -351,9 +351,21 @@ def has_finished(thread: threading.Thread, seconds: float) -> bool:
     return not thread.is_alive()
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program, and the programs that it has started.
+
+    A script that runs FFmpeg without ``exec`` would leave it behind, with the script's pipes.
+    """
+    if os.name != "posix":
+        process.kill()
+    elif process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a program and wait a limited time for its end: a driver may block it."""
-    process.kill()
+    end(process)
     running_wait(lambda step: has_ended(process, step), _KILLED_SECONDS)
 
 

@@ -25,6 +25,7 @@ from ffenc.ffmpeg.launch import (
     Cancellation,
     Share,
     begin,
+    end,
     has_ended,
     has_finished,
     is_script,
@@ -218,7 +219,7 @@ class FfmpegProcess:
             except BlockingIOError:
                 if not running_wait(lambda step: writable(descriptor, step), self._stall_seconds):
                     self._stalled = True
-                    self._process.kill()
+                    end(self._process)
                     return False
             except OSError as error:
                 if error.errno not in (errno.EPIPE, errno.EBADF):
@@ -239,7 +240,7 @@ class FfmpegProcess:
             count = self.read_some(view[done:], self._stall_seconds)
             if count is None:
                 self._stalled = True
-                self._process.kill()
+                end(self._process)
                 break
             if count == 0:
                 break

@@ -172,6 +172,18 @@ def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
         run_fed(program(tmp_path, "#!/bin/sh\nexec sleep 60\n"), [], stall_seconds=0.5)
 
 
+def test_a_program_that_a_script_has_started_is_ended_with_it(toolchain: Toolchain, tmp_path: Path) -> None:
+    """It would go on, and keep the script's outputs open, for whose end ffenc waits."""
+    drawn = ["-f", "lavfi", "-i", "color", "-f", "rawvideo", "pipe:1"]
+    script = program(tmp_path, f'#!/bin/sh\n{toolchain.ffmpeg} "$@"\nexit\n')
+    with FfmpegProcess([*script, "-nostdin", *drawn], pull=True) as process:
+        process.read_into(bytearray(1000))
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) == 1
+    psutil.wait_procs(started)
+    assert not started[0].is_running()
+
+
 def test_a_program_that_takes_no_input_is_ended(tmp_path: Path) -> None:
     with pytest.raises(FfmpegError, match="hung"):
         run_fed(program(tmp_path, "#!/bin/sh\nexec sleep 60\n"), [bytes(1 << 24)], stall_seconds=0.5)
