@@ -81,6 +81,23 @@ def compile_cut(
     return arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
 
 
+def compile_complete(
+    path: str, *, packets: int, fps: Fraction, output: str, tag: str | None = None, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that copies the first packets of a truncated file, in stored order.
+
+    Args:
+        path: the file.
+        packets: number of packets; all of them are complete.
+        fps: frame rate of the file.
+        output: path of the result.
+        tag: stream tag of the file.
+        program: the ffmpeg to run.
+    """
+    source = file_input(path, copyts=None, fflags="+discardcorrupt")
+    return arguments(_copied(source, f"noise=drop=gte(n\\,{packets})", fps, output, tag), program)
+
+
 def compile_fed_packets(
     codec: Literal["h264", "hevc"], *, fps: Fraction, output: str, tag: str | None, program: str = "ffmpeg"
 ) -> list[str]:

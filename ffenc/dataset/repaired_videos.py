@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from ffenc.dataset.salvage_rows import Found, Place
 from ffenc.dataset.staging import write_json
 from ffenc.errors import FfencError
 from ffenc.ffmpeg.boxes import missing_bytes
-from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.join import Joined, copy_complete, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
@@ -76,19 +74,19 @@ class SoundVideos:
         if known is not None and known[0] == bad:
             return known[1]
         place, fps = one.videos[key], self._left.fps
-        info = self._left.streams[place.path]
+        path, info = self.sound_file(key, place.path, {place.path})
         places = [other.videos[key] for other in self._left.episodes if key in other.videos]
         others = [other.first for other in places if other.path == place.path]
         end = min((first for first in others if first > place.first), default=info.frames)
-        clip = Clip(place.path, info, place.first, min(end - place.first, one.length))
+        clip = Clip(path, info, place.first, min(end - place.first, one.length))
         shown = shown_frames(clip, one.length, fps, bad)
-        config = self._settings(key, info, place.path)
+        config = self._settings(key, info, path)
 
         def write(output: Path) -> str:
             write_shown(clip, shown, config, fps, output, self._programs)
             return "frames are repeated"
 
-        output, _ = self._piece(["repeated", place.path, clip.first, shown, repr(config)], write)
+        output, _ = self._piece(["repeated", path, clip.first, shown, repr(config)], write)
         found = probe(output, times=True, ffprobe=self._programs[0].ffprobe)
         self._good[output] = (output, found)
         repeated = Repeated(Place(output, 0, one.length), repeated_rows(shown))
@@ -106,11 +104,10 @@ class SoundVideos:
         self._good[path] = (path, info)
         place = path.relative_to(self._left.root).as_posix()
         if missing := missing_bytes(path):
-            # FFmpeg does not copy packets of a truncated file; decoding shows which frames are lost.
-            whole, _ = self._piece(["filled", path], lambda whole: _filled(path, whole, missing))
+            whole, _ = self._piece(["complete", path], lambda whole: self._complete(path, info, whole))
             what = f"is cut short, {missing:,} bytes are missing at its end: the frames in them are lost"
             self._left.say(Action(what, None, key, place))
-            self._good[path] = (whole, info)
+            self._good[path] = (whole, probe(whole, times=True, ffprobe=self._programs[0].ffprobe))
         elif (off > TIME_TOLERANCE / 2 or self._left.misleads(path)) and path not in cut:
             parts = ["on grid", path, feature_block(self._left.info["features"][key])]
             copy, how = self._piece(parts, lambda copy: self._regridded(key, path, info, copy))
@@ -153,6 +150,11 @@ class SoundVideos:
         write_json(record, {"sha256": file_checksum(output), "how": how})
         return output, how
 
+    def _complete(self, path: Path, info: StreamInfo, whole: Path) -> str:
+        """Write a copy of the frames of a truncated file, of which none is missing."""
+        copy_complete(path, whole, info, fps=self._left.fps, toolchain=self._programs[0])
+        return "its complete packets are copied"
+
     def _regridded(self, key: str, path: Path, info: StreamInfo, copy: Path) -> str:
         """Write a copy of a file with its frames at i / fps; return how."""
         fps, programs = self._left.fps, self._programs
@@ -178,10 +180,3 @@ class SoundVideos:
         encoding = prepare_clip(clip, self._settings(key, info, path), fps, candidates=programs)
         transcode(encoding, clip, copy)
         return "copying cannot correct them, so it is encoded with its own settings"
-
-
-def _filled(path: Path, whole: Path, missing: int) -> str:
-    """Copy a file, and append zeros for the missing bytes at its end."""
-    shutil.copyfile(path, whole)
-    os.truncate(whole, whole.stat().st_size + missing)
-    return "filled up"

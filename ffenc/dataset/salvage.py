@@ -18,6 +18,8 @@ import numpy as np
 from ffenc.dataset.salvage_files import short_reason
 from ffenc.dataset.salvage_rows import Found, Place, SalvagedRows, last_rows
 from ffenc.errors import SourceError
+from ffenc.ffmpeg.boxes import missing_bytes
+from ffenc.ffmpeg.join import complete_part
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import feature_block
 from ffenc.frames.stream import DEPTH_FORMATS
@@ -144,6 +146,8 @@ class Salvage(SalvagedRows):
 
         def look(path: Path) -> StreamInfo | SourceError:
             try:
+                if missing_bytes(path):
+                    return complete_part(path, self.fps, self._ffprobe)
                 return probe(path, times=True, ffprobe=self._ffprobe)
             except SourceError as error:
                 return error

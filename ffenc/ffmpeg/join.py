@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.compiler.inputs import file_url
-from ffenc.compiler.packets import compile_cut, compile_join
-from ffenc.errors import ConfigError
+from ffenc.compiler.packets import compile_complete, compile_cut, compile_join
+from ffenc.errors import ConfigError, FfmpegError
 from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
 _MICROSECONDS = 1_000_000
+
+
+_GAP = 1.5  # frames from one to the next
 
 
 class Joined(Struct, frozen=True):
@@ -156,3 +162,71 @@ def cut_file(
         program=toolchain.ffmpeg,
     )
     run_fed(command, [], cancellation=cancellation)
+
+
+def complete_part(path: Path, fps: Fraction, ffprobe: str | None) -> StreamInfo:
+    """Return the stream fields of a truncated file's first frames, of which none is missing.
+
+    The last packet may be incomplete. With B-frames, frames that are shown after a missing one are stored
+    before it; they are left out.
+
+    Args:
+        path: the file.
+        fps: its frame rate.
+        ffprobe: the program.
+
+    Raises:
+        As :func:`probe`.
+    """
+    info = probe(path, times=True, ffprobe=ffprobe, complete=True)
+    assert info.times is not None
+    assert info.places is not None
+    assert info.key_frames is not None
+    ends = np.maximum.accumulate(np.argsort(info.places)) == np.arange(info.frames)
+    gaps = np.diff(info.times, prepend=info.times[:1]) * float(info.time_base * fps) > _GAP
+    count = info.frames
+    for end in reversed(np.flatnonzero(ends).tolist()):  # frames up to this one are stored first
+        before = np.flatnonzero(ends[:end])
+        if not gaps[(int(before[-1]) if before.size else 0) + 1 : end + 1].any():
+            count = end + 1
+            break
+    return replace(
+        info,
+        frames=count,
+        times=info.times[:count],
+        key_frames=tuple(key for key in info.key_frames if key < count),
+        places=info.places[:count],
+        sizes=info.sizes and info.sizes[:count],
+        leading=info.leading and tuple(frame for frame in info.leading if frame < count),
+    )
+
+
+def copy_complete(
+    source: Path, output: Path, part: StreamInfo, *, fps: Fraction, toolchain: Toolchain
+) -> None:
+    """Copy the first frames of a truncated file to a new file.
+
+    Args:
+        source: the file.
+        output: the file to write.
+        part: the frames, of :func:`complete_part`.
+        fps: frame rate of the file.
+        toolchain: the programs.
+
+    Raises:
+        FfmpegError: ffmpeg failed.
+    """
+    assert part.places is not None
+    command = compile_complete(
+        str(source),
+        packets=max(part.places, default=-1) + 1,
+        fps=fps,
+        output=str(output),
+        tag=part.tag,
+        program=toolchain.ffmpeg,
+    )
+    try:
+        run_fed(command, [])
+    except FfmpegError as error:
+        if error.returncode:  # that the end is missing is an error line, after which it ends as usual
+            raise

@@ -159,7 +159,12 @@ class StreamInfo(Struct, frozen=True, dict=True):
 
 
 def probe(
-    path: str | Path, *, times: bool = False, rate: Fraction | None = None, ffprobe: str | None = None
+    path: str | Path,
+    *,
+    times: bool = False,
+    rate: Fraction | None = None,
+    ffprobe: str | None = None,
+    complete: bool = False,
 ) -> StreamInfo:
     """Read the fields of a file's video stream with ffprobe. Results of unchanged files are reused.
 
@@ -169,6 +174,7 @@ def probe(
         rate: frames per second of an elementary stream, which has no times: frame i is at i / rate. Ignored
             for other files.
         ffprobe: the program; None: the one that :func:`find_ffprobe` returns.
+        complete: leave out a packet of which only a part is there, at the end of a truncated file.
 
     Raises:
         ConfigError: ``path`` is not a path.
@@ -188,12 +194,12 @@ def probe(
     try:
         found = os.stat(path)  # noqa: PTH116 - one system call
     except OSError:
-        return _probed(path, times=times, rate=rate, program=program)  # reports what is wrong
+        return _probed(path, times, rate, program, complete)  # reports what is wrong
     state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-    key = (str(path), state, times, rate, program)
+    key = (str(path), state, times, rate, program, complete)
     known = _kept.get(key)
     if known is None:
-        known = _kept[key] = _probed(path, times=times, rate=rate, program=program)
+        known = _kept[key] = _probed(path, times, rate, program, complete)
         frames = 0
         for place, (one, info) in enumerate(reversed(list(_kept.items()))):
             frames += info.frames
@@ -202,28 +208,29 @@ def probe(
     return known
 
 
-def _listed(path: str | Path, program: str, *, packets: bool) -> list[str]:
+def _listed(path: str | Path, program: str, *, packets: bool, complete: bool) -> list[str]:
     """Return ffprobe's lines of a file's programs and streams, and of its packets if they are requested."""
     streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
     packets_of = "packet=stream_index,pts,size,flags,pos"
     # Line by line: the JSON of a long file's packets would need hundreds of megabytes.
     if not packets:
         return ask(program, path, *streams_of, "format=nb_programs")
+    kept = ("-fflags", "+discardcorrupt") if complete else ()
     if Path(path).stat().st_size < _HASHED_BYTES:
-        return ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
+        return ask(program, path, *kept, *streams_of, f"format=nb_programs:{packets_of}")
     # If packets are listed, it also hashes each of them, whether displayed or not.
     answer = ask(program, path, *streams_of, "format=nb_programs")
-    return answer + ask(program, path, "-show_entries", packets_of)
+    return answer + ask(program, path, *kept, "-show_entries", packets_of)
 
 
-def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: str) -> StreamInfo:
+def _probed(path: str | Path, times: bool, rate: Fraction | None, program: str, complete: bool) -> StreamInfo:
     raw = _demuxer(path) in RAW
     if raw and times and rate is None:
         raise SourceError(
             f"{path} is an elementary stream, whose frames have no timestamps; "
             f"{call('encode', source=path, output='OUT.MP4', fps='RATE')} stores it as a video"
         )
-    answer = _listed(path, program, packets=times)
+    answer = _listed(path, program, packets=times, complete=complete)
     programs = fields_of(next((line for line in answer if line.startswith("format|")), ""))
     if int(programs.get("nb_programs", 0)) > 1:
         raise SourceError(

@@ -350,6 +350,38 @@ def test_damaged_frames_can_show_the_frame_before(
             assert psnr(frames[row], undamaged[camera][last]) > 33
 
 
+@pytest.mark.parametrize("on_damage", ["trim", "repeat"])
+def test_a_file_that_ends_within_a_frame_keeps_those_before_it(
+    video: Path, tmp_path: Path, on_damage: Any
+) -> None:
+    """In H.264, of which a part of a frame cannot be copied, with B-frames, which are stored out of order."""
+    keys = ",".join(str(start / 30) for start in starts())
+    words = f"-c:v libx264 -preset veryfast -bf 2 -g 60 -force_key_frames {keys} -movflags +faststart"
+    ffmpeg(video, ANGLE, *words.split())
+    path = file_of(video, ANGLE)
+    whole = decoded(path, ANGLE)
+    query = "-v error -select_streams v:0 -show_entries packet=pts,size,pos -of csv=p=0"
+    command = [newest_program("ffprobe"), *query.split(), path]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    packets = [[int(number) for number in line.split(",")[:3]] for line in listed]
+    times = sorted(pts for pts, _, _ in packets)
+    stored = [times.index(pts) for pts, _, _ in packets]  # frames in stored order
+    cut = next(number for number in range(50, 60) if stored[number] > stored[number + 1])
+    kept = max(count for count in range(cut + 1) if sorted(stored[:count]) == list(range(count)))
+    _, size, at = packets[cut]
+    path.write_bytes(path.read_bytes()[: at + size // 2])
+    done = repair_dataset(video, tmp_path / "out", on_damage=on_damage)
+    first = starts()[2]
+    assert [one.kept for one in done.episodes] == [24, 17, kept - first if on_damage == "trim" else 31]
+    frames = frames_of(tmp_path / "out", ANGLE)
+    for number, frame in enumerate(frames[:kept]):
+        if on_damage == "trim" or number < first:  # copied
+            assert (frame == whole[number]).all()
+        assert psnr(frame, whole[number]) > 28
+    for frame in frames[kept:]:
+        assert psnr(frame, frames[kept - 1]) > 28
+
+
 def test_a_first_frame_that_is_damaged_has_none_before_it(video: Path, tmp_path: Path) -> None:
     flip(ANGLE, 24)(video)
     done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
