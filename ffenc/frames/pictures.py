@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, FfmpegError
+from ffenc.ffmpeg.process import Buffer, run_fed
 from ffenc.frames.depth import DepthQuantizer
 
 # Every eighth colour, and the last, of the Turbo colormap (Anton Mikhailov, Google 2019, Apache-2.0). With
@@ -34,6 +36,28 @@ def turbo() -> npt.NDArray[np.uint8]:
     places = [*range(0, _LEVELS, _STEP), _LEVELS - 1]
     channels = [np.interp(np.arange(_LEVELS), places, colours[:, c]) for c in range(3)]
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def rgb_pictures(
+    command: Sequence[str], pieces: Iterable[Buffer], count: int, *, width: int, height: int
+) -> npt.NDArray[np.uint8]:
+    """Run a program that writes frames as raw RGB; return them, ``(N, H, W, 3)``.
+
+    Args:
+        command: the command line.
+        pieces: what the program reads.
+        count: number of frames that it has to return.
+        width, height: their size.
+
+    Raises:
+        FfmpegError: it failed, or returned another number of frames.
+    """
+    shown = bytearray()
+    run_fed(command, pieces, on_output=shown.extend)
+    if len(shown) != count * height * width * 3:
+        what = f"ffmpeg gave {len(shown)} bytes instead of {count} frames of {width}x{height}"
+        raise FfmpegError(what, command=command, returncode=0, stderr=[])
+    return np.frombuffer(bytes(shown), np.uint8).reshape(count, height, width, 3)
 
 
 def save_png(path: Path | BinaryIO, frame: npt.NDArray[Any]) -> None:

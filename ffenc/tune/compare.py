@@ -23,12 +23,12 @@ from ffenc.dataset.choice import Episodes
 from ffenc.dataset.finished import source_mapping
 from ffenc.errors import ConfigError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
-from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import how_to_get, toolchains
 from ffenc.fields import plain_fields
 from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed
+from ffenc.frames.pictures import rgb_pictures
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.quality.compare import quality_of
@@ -306,13 +306,8 @@ def pictures(
     raw = Compared(
         "pipe:0", rgb_conversion("rgb24", None, None), images="rgb24", size=size, geometry=geometry
     )
-    samples = bytearray()
-    run_fed(
-        compile_rgb(raw, program=program),
-        [np.ascontiguousarray(wanted).data.cast("B")],
-        on_output=samples.extend,
-    )
-    return np.frombuffer(bytes(samples), np.uint8).reshape(geometry.height, geometry.width, 3), shown
+    command, sent = compile_rgb(raw, program=program), [np.ascontiguousarray(wanted).data.cast("B")]
+    return rgb_pictures(command, sent, 1, width=geometry.width, height=geometry.height)[0], shown
 
 
 # ---- for JSON ------------------------------------------------------------------------------------------

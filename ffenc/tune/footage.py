@@ -30,13 +30,13 @@ from ffenc.dataset.sources.registry import kinds, open_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.clip import Clip
 from ffenc.frames.compare import reference_side
 from ffenc.frames.depth_images import millimetres, read_alike
 from ffenc.frames.encode import check_frames
 from ffenc.frames.header import ImageHeader
+from ffenc.frames.pictures import rgb_pictures
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.stream import DEPTH_FORMATS
@@ -294,17 +294,14 @@ def _rgb(
     side = reference_side(ImageFiles([]), header)
     errors: list[FfmpegError] = []
     for toolchain in programs:
-        shown = bytearray()
+        command = compile_rgb(side, program=toolchain.ffmpeg)
+        fed = check_frames(frames, header)
         try:
-            command = compile_rgb(side, program=toolchain.ffmpeg)
-            run_fed(command, check_frames(frames, header), on_output=shown.extend)
+            return iter(rgb_pictures(command, fed, len(frames), width=header.width, height=header.height))
         except FfmpegError as error:
             if error.unable:
                 raise
             errors.append(error)
-            continue
-        pictures = np.frombuffer(bytes(shown), np.uint8)
-        return iter(pictures.reshape(-1, header.height, header.width, 3))
     names = f"{frames[0].name} to {frames[-1].name}"
     raise SourceError(f"{names}: one of these images cannot be decoded: {errors[-1].cause}; restore it")
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffenc import SourceError
+from ffenc import FfmpegError, SourceError
+from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth_images import read_depth
 from ffenc.frames.images import find_fault, has_end, read_header, whole_image
+from ffenc.frames.pictures import rgb_pictures
 from ffenc.frames.sources import EncodedFrame
 
 
@@ -331,3 +333,13 @@ def test_every_kind_of_png_is_decoded_as_pillow_decodes_it(bits: int, colour: in
 def test_an_image_that_is_decoded_has_its_fault_named(spoil: Callable[[], bytes], fault: str) -> None:
     with pytest.raises(SourceError, match=f"frame 7: the image is damaged: .*{fault}"):
         decode_image(spoil(), "frame 7")
+
+
+def test_a_program_that_returns_too_few_pictures_is_an_error(toolchain: Toolchain) -> None:
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "4x2", "-i", "pipe:0", "-f", "rawvideo"]
+    sent = [bytes([value]) * 24 for value in (1, 2)]
+    command = [toolchain.ffmpeg, "-nostdin", *raw, "pipe:1"]
+    assert rgb_pictures(command, sent, 2, width=4, height=2)[:, 0, 0, 0].tolist() == [1, 2]
+    command = [toolchain.ffmpeg, "-nostdin", *raw, "-frames:v", "1", "pipe:1"]
+    with pytest.raises(FfmpegError, match="gave 24 bytes instead of 2 frames of 4x2"):
+        rgb_pictures(command, sent, 2, width=4, height=2)

@@ -17,12 +17,12 @@ from ffenc.config.mapping import SourceMapping, as_mapping, build_mapping
 from ffenc.dataset.model import Camera
 from ffenc.dataset.remote import source_path
 from ffenc.errors import ConfigError, DestinationError, FfencError
-from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth_images import millimetres, read_depth
 from ffenc.frames.encode import fed_format
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import whole_image
+from ffenc.frames.pictures import rgb_pictures
 from ffenc.frames.publish import published
 from ffenc.frames.sources import EncodedFrame
 from ffenc.spelling import argument
@@ -232,10 +232,11 @@ def as_picture(frame: EncodedFrame, camera: Camera, program: str) -> npt.NDArray
         light = 255 - np.clip((depth - low) / max(high - low, 1), 0, 1) * 200
         gray = np.where(depth > 0, light, 0).astype(np.uint8)
         return np.repeat(gray[..., None], 3, -1)
-    shown = bytearray()
     command = compile_pictures(fed_format(header), header.width, header.height, program=program)
-    run_fed(command, [whole_image(frame.data, header, frame.name)], on_output=shown.extend)
-    return np.frombuffer(bytes(shown), np.uint8).reshape(header.height, header.width, 3)
+    image = whole_image(frame.data, header, frame.name)
+    picture: npt.NDArray[np.uint8]
+    [picture] = rgb_pictures(command, [image], 1, width=header.width, height=header.height)
+    return picture
 
 
 def _sheet(shown: Sequence[tuple[str, str, npt.NDArray[np.uint8]]]) -> npt.NDArray[np.uint8]:
