@@ -348,11 +348,16 @@ class RepairedDataset:
         writer.write_stats({key: total for key, total in writer.totals.items() if key not in spoilt})
 
     def _known(self) -> pa.Table | None:
-        """Return the cameras' statistics, if all kept episodes are complete and listed; None otherwise."""
+        """Return the cameras' statistics, if all kept episodes are complete and listed; None otherwise.
+
+        An episode that has fewer rows than the list says is not complete: its statistics are of more frames.
+        """
         listing = self._left.listing
-        rows = [one.listed for one in self._kept]
         whole = not self._bad and all(not one.damage for one in self._kept)
-        if listing is None or not whole or None in rows:
+        if listing is None or not whole or "length" not in listing.column_names:
+            return None
+        lengths = listing["length"].to_pylist()
+        if any(one.listed is None or lengths[one.listed] != one.length for one in self._kept):
             return None
         names: list[str] = []
         for key, feature in self._left.info["features"].items():

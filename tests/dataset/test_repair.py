@@ -286,6 +286,17 @@ def test_totals_that_are_corrected_are_said(video: Path, tmp_path: Path) -> None
     ]
 
 
+def test_cameras_of_an_episode_whose_last_rows_are_missing_get_statistics_of_its_frames(
+    video: Path, tmp_path: Path
+) -> None:
+    order(DATA, range(sum(LENGTHS) - 3))(video)
+    repair_dataset(video, tmp_path / "out")
+    listed = pq.read_table(next((tmp_path / "out/meta/episodes").rglob("*.parquet")))
+    assert listed["length"].to_pylist() == [24, 17, 28]
+    for key in (ANGLE, DEPTH):
+        assert listed[f"stats/{key}/count"].to_pylist() == [[24], [17], [28]]
+
+
 def noted(text: str) -> Damage:
     """Notes of episode 1."""
 
