@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ffenc.errors import DestinationError
+
 _own: weakref.WeakSet[IO[Any]] = weakref.WeakSet()  # files that :func:`locked_at` has locked
 
 
@@ -36,9 +38,20 @@ def locked_at(file: IO[Any], place: Path) -> bool:
 
     The lock is this process's alone: a fork, such as a data loader's worker, would keep it until it ends, and
     so closes the file.
+
+    Raises:
+        DestinationError: the file system has no locks, so that two runs would write the same files; the
+            file is deleted.
     """
-    if not (locked(file) and is_at(file.fileno(), place)):
-        return False
+    try:
+        if not (locked(file) and is_at(file.fileno(), place)):
+            return False
+    except OSError as error:
+        place.unlink(missing_ok=True)
+        raise DestinationError(
+            f"{place.parent}: its file system cannot lock files ({error.strerror}), which keeps two runs "
+            "from writing the same; write to a folder on another one, and copy the result"
+        ) from None
     _own.add(file)
     return True
 

@@ -62,9 +62,13 @@ class Staging:
             self._lock = (self.folder / "lock").open("a", encoding="utf-8")
         except OSError as error:
             raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
-        if not locked_at(self._lock, self.folder / "lock"):
-            self._lock.close()
-            self._lock = None
+        try:
+            alone = locked_at(self._lock, self.folder / "lock")
+        except DestinationError:
+            self.__exit__(None, None, None)
+            raise
+        if not alone:
+            self._unlock()
             raise DestinationError(
                 f"{self.destination} is being written by another run of ffenc; wait for it"
             )

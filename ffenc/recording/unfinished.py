@@ -309,7 +309,12 @@ def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
     except OSError as error:
         raise DestinationError(f"{folder}: cannot be created: {error.strerror}") from None
     with file:
-        if not locked_at(file, folder / "lock"):
+        try:
+            alone = locked_at(file, folder / "lock")
+        except DestinationError:
+            _tidy(folder, made)
+            raise
+        if not alone:
             raise DestinationError(f"{root} is being recorded by another run of ffenc; wait until it ends")
 
         def check() -> None:

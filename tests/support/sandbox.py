@@ -12,7 +12,10 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-_CALLS = {"x86_64": {"mmap": 9, "vmsplice": 278}, "aarch64": {"mmap": 222, "vmsplice": 75}}
+_CALLS = {
+    "x86_64": {"flock": 73, "mmap": 9, "vmsplice": 278},
+    "aarch64": {"flock": 32, "mmap": 222, "vmsplice": 75},
+}
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _IS, _HAS_BITS, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF
 _ERROR, _ALLOW = 0x00050000, 0x7FFF0000
