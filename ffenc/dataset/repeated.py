@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import contextlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import SourceError
+from ffenc.ffmpeg.join import cut_file
+from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
@@ -96,23 +99,68 @@ def write_shown(
         SourceError: a frame is damaged.
         ToolchainError, FfmpegError: it cannot be encoded.
     """
-    encoding = prepare_clip(clip, config, fps, candidates=programs)
-    toolchain = encoding.toolchain
     numbers, counts = np.unique(np.asarray(shown), return_counts=True)
     runs = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    with _part(clip, numbers[runs[0]].tolist(), fps, output, programs[0]) as intact:
+        encoding = prepare_clip(intact, config, fps, candidates=programs)
+    toolchain = encoding.toolchain
 
     def pieces() -> Iterator[memoryview]:
-        # A new reader for each run: one that reads on would reach the damage between the runs.
         for run in runs:
-            with VideoReader(
-                clip.path,
-                depth=False if clip.depth else None,
-                ffmpeg=toolchain.ffmpeg,
-                ffprobe=toolchain.ffprobe,
-            ) as reader:
-                for place, frame in zip(run.tolist(), reader.each(numbers[run].tolist()), strict=True):
+            with (
+                _part(clip, numbers[run].tolist(), fps, output, programs[0]) as intact,
+                VideoReader(
+                    intact.path,
+                    depth=False if clip.depth else None,
+                    ffmpeg=toolchain.ffmpeg,
+                    ffprobe=toolchain.ffprobe,
+                ) as reader,
+            ):
+                frames = reader.each(range(intact.first, intact.first + intact.frames))
+                for place, frame in zip(run.tolist(), frames, strict=True):
                     data = np.ascontiguousarray(frame).data.cast("B")
                     for _ in range(int(counts[place])):
                         yield data
 
     run_fed(encoding.command(output), pieces())
+
+
+@contextlib.contextmanager
+def _part(
+    clip: Clip, frames: Sequence[int], fps: Fraction, output: Path, toolchain: Toolchain
+) -> Iterator[Clip]:
+    """Copy the packets of frames, from a key frame on; a decoder of the file would read on, up to damage.
+
+    Args:
+        clip: the episode.
+        frames: consecutive frames of its file.
+        fps: frames per second of the result.
+        output: the file to write; the copy is beside it, and is deleted.
+        toolchain: the programs.
+
+    Yields:
+        The frames in the copy; in the original if it cannot be cut there.
+    """
+    info, first, last = clip.info, frames[0], frames[-1]
+    assert info.places is not None
+    assert info.key_frames is not None
+    place = bisect_right(info.key_frames, first) - 1
+    key = info.key_frames[place] if place >= 0 else -1
+    if key not in (info.closed or ()):
+        yield Clip(clip.path, info, first, len(frames))
+        return
+    part = output.with_name(f"{output.stem}-part.mp4")
+    try:
+        count = max(info.places[key : last + 1]) + 1 - key
+        cut_file(
+            *(clip.path, part),
+            first=key,
+            frames=count,
+            fps=fps,
+            tag=info.tag,
+            toolchain=toolchain,
+            damaged=True,
+        )
+        yield Clip(part, probe(part, times=True, ffprobe=toolchain.ffprobe), first - key, len(frames))
+    finally:
+        part.unlink(missing_ok=True)

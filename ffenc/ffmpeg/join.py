@@ -136,6 +136,7 @@ def cut_file(
     tag: str | None,
     toolchain: Toolchain,
     cancellation: Cancellation | None = None,
+    damaged: bool = False,
 ) -> None:
     """Copy a part of a file to a new file that can be joined.
 
@@ -148,6 +149,7 @@ def cut_file(
         tag: stream tag of the file.
         toolchain: the programs.
         cancellation: can stop the program from another thread.
+        damaged: there is damage in packets that are not copied, which ffmpeg reports.
 
     Raises:
         FfmpegError: ffmpeg failed.
@@ -161,7 +163,11 @@ def cut_file(
         tag=tag,
         program=toolchain.ffmpeg,
     )
-    run_fed(command, [], cancellation=cancellation)
+    try:
+        run_fed(command, [], cancellation=cancellation)
+    except FfmpegError as error:
+        if error.returncode or not damaged:
+            raise
 
 
 def complete_part(path: Path, fps: Fraction, ffprobe: str | None) -> StreamInfo:

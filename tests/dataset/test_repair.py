@@ -393,6 +393,23 @@ def test_a_file_that_ends_within_a_frame_keeps_those_before_it(
         assert psnr(frame, frames[kept - 1]) > 28
 
 
+@pytest.mark.parametrize("frame", [25, 26, 27, 28])
+def test_frames_just_before_the_damage_are_read(video: Path, tmp_path: Path, frame: int) -> None:
+    """The decoder has read on, and ended at the damage, before it shows them."""
+    ffmpeg(video, ANGLE, *"-c:v libx264 -preset ultrafast -g 2".split())
+    whole = decoded(file_of(video, ANGLE), ANGLE)
+    flip(ANGLE, frame)(video)
+    done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
+    assert [one.kept for one in done.episodes] == list(LENGTHS)
+    [notes] = (tmp_path / "out/meta/recording").iterdir()
+    rows = [first + 24 for first, _ in json.loads(notes.read_text())["repeated_rows"][ANGLE]]
+    assert rows == [frame]
+    frames = frames_of(tmp_path / "out", ANGLE)
+    for number in range(24, 41):
+        shown = frame - 1 if number == frame or (number == frame + 1 and frame % 2 == 0) else number
+        assert psnr(frames[number], whole[shown]) > 28
+
+
 def test_a_first_frame_that_is_damaged_has_none_before_it(video: Path, tmp_path: Path) -> None:
     flip(ANGLE, 24)(video)
     done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
