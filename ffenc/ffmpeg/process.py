@@ -43,6 +43,7 @@ STALL_SECONDS = 300.0
 PIPE_BYTES = 1 << 20  # greatest size of a pipe
 _TAIL_LINES = 40
 _KILLS = (-signal.SIGKILL, -signal.SIGTERM)  # signals from outside
+_TOO_LARGE = -getattr(signal, "SIGXFSZ", 0) or None  # a limit of this process is reached; not on Windows
 # Messages of FFmpeg, its libraries and C++ if the system gives no memory, thread or open file.
 _LACKING = re.compile(
     r"Cannot allocate memory|out of memory|memory allocation (error|failed)|bad_alloc|"
@@ -286,6 +287,8 @@ class FfmpegProcess:
             raise self._error("the disk is full; free some space and run it again")
         if code in _KILLS:
             raise self._error("ffmpeg was killed")
+        if code == _TOO_LARGE:
+            raise self._error("a file became larger than this process may write; raise the limit (ulimit -f)")
         if code != 0:
             raise self._error("ffmpeg failed" if code > 0 else f"ffmpeg crashed with signal {-code}")
         if self.log.faults:

@@ -181,7 +181,7 @@ class _Feeder:
         assert self._process is not None
         try:
             times = psutil.Process(self._process.pid).cpu_times()
-        except psutil.Error:
+        except (psutil.Error, OSError):  # the second: a container without /proc
             return 0.0
         return float(times.user + times.system)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
@@ -30,6 +29,7 @@ from ffenc.frames.statistics import RgbHistogram
 from ffenc.lerobot.notes import remember_encoder
 from ffenc.lerobot.options import is_depth
 from ffenc.recording.begin import FRAGMENT_SECONDS
+from ffenc.recording.channels import check_memory
 from ffenc.recording.feed import Feed, FrameRing
 from ffenc.recording.samples import SampleLog
 from ffenc.recording.trial import trial_frames
@@ -161,12 +161,7 @@ class StreamedCamera:
         ring = owner._rings.get(self.key)
         if ring is None or ring.slots.shape[1:] != frame.shape or ring.slots.dtype != frame.dtype:
             size = owner.queue_maxsize * frame.nbytes
-            there = psutil.virtual_memory().available
-            if size > there:
-                raise ConfigError(
-                    f"encoder_queue_maxsize={owner.queue_maxsize} takes {size >> 20} MiB of "
-                    f"memory per camera; {there >> 20} MiB are available"
-                )
+            check_memory(f"encoder_queue_maxsize={owner.queue_maxsize}", size)
             # The ring's megabytes are allocated with the first frames: LeRobot's loop is waiting here.
             owner._rings[self.key] = ring = FrameRing(
                 frame.shape, frame.dtype, owner.queue_maxsize, at_once=False

@@ -113,13 +113,29 @@ def _ring(robot: RobotPreset, preset: CameraPreset, frames: FrameFormat) -> Fram
     else:
         shape = (*shape, 3)
     size = robot.queue_maxsize * int(np.prod(shape)) * np.dtype(dtype).itemsize
-    there = psutil.virtual_memory().available // len(robot.cameras)
+    check_memory(f"queue_maxsize={robot.queue_maxsize}", size, len(robot.cameras))
+    return FrameRing(shape, dtype, robot.queue_maxsize, encoded=frames == "jpeg")
+
+
+def check_memory(setting: str, size: int, cameras: int = 1) -> None:
+    """Refuse a queue that does not fit into the available memory, if the system says how much that is.
+
+    Args:
+        setting: what it is set by, for the error.
+        size: its bytes.
+        cameras: number of cameras that have such a queue.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    try:
+        there = psutil.virtual_memory().available // cameras
+    except OSError:  # a container without /proc
+        return
     if size > there:
         raise ConfigError(
-            f"queue_maxsize={robot.queue_maxsize} takes {size >> 20} MiB of memory per camera; "
-            f"{there >> 20} MiB are available"
+            f"{setting} takes {size >> 20} MiB of memory per camera; {there >> 20} MiB are available"
         )
-    return FrameRing(shape, dtype, robot.queue_maxsize, encoded=frames == "jpeg")
 
 
 def _transform(transform: Transform | None, size: tuple[int, int], way: Way) -> Transform | None:

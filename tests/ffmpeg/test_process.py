@@ -172,6 +172,13 @@ def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
         run_fed(program(tmp_path, "#!/bin/sh\nexec sleep 60\n"), [], stall_seconds=0.5)
 
 
+def test_a_limit_on_the_size_of_files_is_named(toolchain: Toolchain, tmp_path: Path) -> None:
+    script = program(tmp_path, f'#!/bin/sh\nulimit -f 2\nexec {toolchain.ffmpeg} "$@"\n')
+    drawn = ["-f", "lavfi", "-i", "color", "-frames:v", "9", "-f", "rawvideo", str(tmp_path / "out")]
+    with pytest.raises(FfmpegError, match=r"larger than this process may write; .*ulimit -f"):
+        run_fed([*script, "-nostdin", *drawn], [])
+
+
 def test_a_program_that_a_script_has_started_is_ended_with_it(toolchain: Toolchain, tmp_path: Path) -> None:
     """It would go on, and keep the script's outputs open, for whose end ffenc waits."""
     drawn = ["-f", "lavfi", "-i", "color", "-f", "rawvideo", "pipe:1"]

@@ -551,6 +551,30 @@ def test_a_full_disk_ends_the_episode_and_what_fits_is_brought_back(tmp_path: Pa
     assert states(copied, 1) == list(range(back.rows))
 
 
+SHORT = """
+import sys
+from pathlib import Path
+from ffenc.recording.recorder import Recorder
+from tests.recording.recording import record, robot
+with Recorder(robot(), Path(sys.argv[1])) as recorder:
+    recorder.start_episode()
+    record(recorder, range(5))
+    recorder.save_episode()
+"""
+
+
+def test_a_container_without_proc_can_record(tmp_path: Path) -> None:
+    script = (
+        f"mount -t tmpfs tmpfs /proc; {shlex.join([sys.executable, '-c', SHORT, str(tmp_path / 'data')])}"
+    )
+    namespace = ["unshare", "--mount"]
+    if os.geteuid() != 0:
+        namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    subprocess.run([*namespace, "sh", "-c", script], check=True)
+    assert states(tmp_path / "data", 0) == list(range(5))
+    assert_sound(tmp_path / "data")
+
+
 def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
     root = tmp_path / "data"
     recorder = Recorder(robot(depth="mm"), root)
