@@ -201,17 +201,18 @@ def tree_faults(
             if folder == root and (entry.name.startswith(".") or entry.name == "lost+found"):
                 continue
             path = Path(entry.path)
-            if files and entry.is_file() and not os.access(path, os.R_OK):
-                raise _unreadable(path, os.strerror(errno.EACCES))
             if entry.is_file(follow_symlinks=False):
+                if files and not os.access(path, os.R_OK):
+                    raise _unreadable(path, os.strerror(errno.EACCES))
                 continue
-            linked = entry.is_symlink()
+            linked, readable = entry.is_symlink(), True
             try:
                 if linked and not follow_links:
                     _check_within(root, allowed, path, advice=advice)
                 status = path.stat()
                 if not stat.S_ISDIR(status.st_mode):
                     _check_kind(path, status.st_mode)
+                    readable = not files or os.access(path, os.R_OK)
                 elif not linked or (status.st_dev, status.st_ino) not in seen:
                     pending.append(path)
                     seen.add((status.st_dev, status.st_ino))
@@ -219,6 +220,8 @@ def tree_faults(
                 yield path, error
             except OSError:
                 continue  # a dangling link: opening it gives an error later
+            if not readable:
+                raise _unreadable(path, os.strerror(errno.EACCES))
 
 
 def _unreadable(path: Path, reason: str | None) -> SourceError:
