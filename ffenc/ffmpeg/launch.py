@@ -359,7 +359,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
     if os.name != "posix":
         process.kill()
     elif process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
+        # macOS has the second error for a group of which only the ended program is left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
