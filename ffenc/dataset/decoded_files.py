@@ -19,7 +19,7 @@ from ffenc.dataset.staging import check_destination
 from ffenc.errors import DestinationError
 from ffenc.ffmpeg.machine import cores
 from ffenc.frames.pictures import DepthPicture, save_png
-from ffenc.frames.publish import check_file, claimed, hidden_path, published
+from ffenc.frames.publish import check_file, claimed, hidden_path, name_result, published
 from ffenc.spelling import argument
 
 _OWN_FILE = re.compile(r"frame-\d{6,}\.png|episode_\d{6,}\.npy")
@@ -86,6 +86,9 @@ def _published_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             if old.exists():
                 old.replace(target)
             raise
+    except OSError as error:
+        name_result(error, temporary, target)
+        raise
     finally:
         for folder in (temporary, old):
             shutil.rmtree(folder, ignore_errors=True)

@@ -58,8 +58,8 @@ def published(path: Path, *, flush: bool = True, overwrite: bool = True) -> Iter
     """Yield a temporary path to write to, and rename it to ``path`` if the block succeeds.
 
     The file is flushed to disk before the rename, unless the caller does it later (``flush=False``); if the
-    block raises, no file is left. The error of a full disk names ``path``: Python's names no file if it comes
-    from a write.
+    block raises, no file is left. Errors of the disk name ``path``; Python's name no file if they come from a
+    write.
 
     Raises:
         DestinationError: with ``overwrite=False``, another program has written ``path`` in the meantime.
@@ -76,12 +76,27 @@ def published(path: Path, *, flush: bool = True, overwrite: bool = True) -> Iter
         if flush:
             sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
-            error.filename = str(path)
+        name_result(error, temporary, path)
         raise
     finally:
-        if os.getpid() == owner:  # a forked process also reaches the end of the block
-            temporary.unlink(missing_ok=True)
+        # A forked process also reaches the end of the block; a disk that is read-only now has no such file.
+        if os.getpid() == owner:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def name_result(error: OSError, temporary: Path, path: Path) -> None:
+    """Have an error that names a temporary path, or one in it, name the result: nobody knows the other.
+
+    That of a full disk names nothing if it comes from a write, and gets the result's name too.
+    """
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        error.filename = str(path)
+    place = (
+        Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
+    )
+    if place is not None and place.is_relative_to(temporary):
+        error.filename, error.filename2 = str(path / place.relative_to(temporary)), None
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ffenc.dataset.decoded_files import published_frames
 from ffenc.dataset.staging import Staging, check_destination, unfinished
 from ffenc.errors import DestinationError
 from ffenc.ffmpeg import cache
@@ -152,3 +153,30 @@ def test_a_file_to_write_is_refused_with_advice_that_helps(tmp_path: Path) -> No
     with pytest.raises(DestinationError, match="pass overwrite=True"):
         check_file_in_folder(file, overwrite=False)
     check_file_in_folder(file, overwrite=True)
+
+
+def test_an_error_names_the_result_and_not_its_temporary_name(tmp_path: Path) -> None:
+    def write() -> None:
+        with published(tmp_path / "out.yaml") as temporary:
+            temporary.mkdir()
+            try:
+                temporary.write_text("half")
+            finally:
+                temporary.rmdir()
+
+    with pytest.raises(IsADirectoryError) as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "out.yaml")
+
+
+def test_the_error_of_a_full_disk_names_the_folder_of_frames(tmp_path: Path) -> None:
+    def write() -> None:
+        with published_frames(tmp_path / "out", overwrite=False) as folder:
+            (folder / "top").mkdir()
+            with Path("/dev/full").open("w", encoding="utf-8") as full:
+                full.write("half")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "out")
+    assert everything_in(tmp_path) == []
