@@ -310,10 +310,13 @@ class RepairedDataset:
                 for one in self._left.episodes
                 if key in one.videos and (one.damage or (one.number, key) in self._bad)
             }
+            runs = self._runs(key)
             for one in self._kept:
                 place = one.videos[key]
                 if (one.number, key) in self._bad:
                     place = self.videos.with_repeats(one, key, frozenset(self._bad[one.number, key])).place
+                elif place.path in cut:
+                    place = self.videos.apart(key, place, runs[one.number])
                 path, info = self.videos.sound_file(key, place.path, cut)
                 if path not in files or place.first < ends[path]:
                     files[path] = writer.files.next(videos_of(key))
@@ -325,6 +328,27 @@ class RepairedDataset:
                 start = info.times[place.first] * info.time_base * self._left.fps
                 places[key].append(VideoPlace(files[path], start))
         return places
+
+    def _runs(self, key: str) -> dict[int, tuple[int, int]]:
+        """Return, for each kept episode, the frames around it in its file in which there is no damage.
+
+        Returns:
+            Number of the episode -> the first frame, and the one after the last.
+        """
+        found: list[list[Found]] = []
+        sound = [one for one in self._kept if (one.number, key) not in self._bad]
+        before: tuple[Path, int] | None = None  # where the previous episode ends
+        for one in sorted(sound, key=lambda one: (one.videos[key].path, one.videos[key].first)):
+            place = one.videos[key]
+            if before != (place.path, place.first) or one.damage:
+                found.append([])
+            found[-1].append(one)
+            before = place.path, place.first + one.length
+        return {
+            one.number: (run[0].videos[key].first, run[-1].videos[key].first + run[-1].length)
+            for run in found
+            for one in run
+        }
 
     def _write_list(self, writer: DatasetWriter, rows: Sequence[WrittenRows]) -> None:
         file = writer.files.next(EPISODES)

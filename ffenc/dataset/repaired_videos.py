@@ -60,6 +60,7 @@ class SoundVideos:
         self._earlier = {path.name for path in self._made.glob("*.json")}
         self.taken: set[str] = set()
         self._good: dict[Path, tuple[Path, StreamInfo]] = {}
+        self._apart: dict[tuple[Path, tuple[int, int]], Path] = {}
         self.repeated: dict[tuple[int, str], tuple[frozenset[int], Repeated]] = {}
 
     def with_repeats(self, one: Found, key: str, bad: frozenset[int]) -> Repeated:
@@ -92,6 +93,42 @@ class SoundVideos:
         repeated = Repeated(Place(output, 0, one.length), repeated_rows(shown))
         self.repeated[one.number, key] = (bad, repeated)
         return repeated
+
+    def apart(self, key: str, place: Place, run: tuple[int, int]) -> Place:
+        """Return the place of an episode in a copy of the part of its file in which there is no damage.
+
+        FFmpeg decodes some packets of each file that it opens, and decoders read on after the requested
+        frames: damage elsewhere in the file would be an error.
+
+        Args:
+            key: the camera.
+            place: where the episode is.
+            run: the first frame, and the one after the last, of consecutive frames without damage.
+        """
+        fps, program = self._left.fps, self._programs[0]
+        path, info = self.sound_file(key, place.path, {place.path})
+        first, end = run
+        assert info.places is not None
+        if first not in (info.closed or ()) or max(info.places[first:end]) >= end:
+            return place
+
+        def write(output: Path) -> str:
+            cut_file(
+                *(path, output),
+                first=first,
+                frames=end - first,
+                fps=fps,
+                tag=info.tag,
+                toolchain=program,
+                damaged=True,
+            )
+            return "its packets are copied"
+
+        if (path, run) not in self._apart:
+            output, _ = self._piece(["apart", path, first, end], write)
+            self._good[output] = (output, probe(output, times=True, ffprobe=program.ffprobe))
+            self._apart[path, run] = output
+        return Place(self._apart[path, run], place.first - first, place.whole)
 
     def sound_file(self, key: str, path: Path, cut: Collection[Path]) -> tuple[Path, StreamInfo]:
         """Return a file whose frames are on the grid: the file itself, or a copy.

@@ -410,6 +410,23 @@ def test_frames_just_before_the_damage_are_read(video: Path, tmp_path: Path, fra
         assert psnr(frames[number], whole[shown]) > 28
 
 
+@pytest.mark.parametrize(("frame", "on_damage"), [(2, "drop-episode"), (6, "trim"), (10, "drop-episode")])
+def test_other_episodes_of_a_damaged_file_are_copied(
+    video: Path, tmp_path: Path, frame: int, on_damage: Any
+) -> None:
+    """FFmpeg decodes some packets of a file that it opens, and reports damage in them, even if it copies."""
+    keys = ",".join(str(start / 30) for start in starts())
+    words = f"-c:v libsvtav1 -preset 12 -g 8 -force_key_frames {keys} -fps_mode passthrough"
+    ffmpeg(video, ANGLE, *words.split())
+    whole = decoded(file_of(video, ANGLE), ANGLE)
+    flip(ANGLE, frame)(video)
+    done = repair_dataset(video, tmp_path / "out", on_damage=on_damage)
+    first = 0 if on_damage == "drop-episode" else frame
+    assert [one.kept for one in done.episodes] == [first, 17, 31]
+    frames = frames_of(tmp_path / "out", ANGLE)
+    assert all((a == b).all() for a, b in zip(frames, [*whole[:first], *whole[24:]], strict=True))
+
+
 def test_a_first_frame_that_is_damaged_has_none_before_it(video: Path, tmp_path: Path) -> None:
     flip(ANGLE, 24)(video)
     done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
@@ -476,7 +493,7 @@ def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
     assert [one.kind for one in verify_dataset(whole).notes] == []
     made = sorted(hidden.glob("pieces/made/*.mp4"))
     kept = len(list(hidden.glob("pieces/**/*.json"))) + len(kept_records(records))
-    assert len(made) == 2
+    assert len(made) == 4
     made[0].write_bytes(made[0].read_bytes()[:-1])
     record, text = min(kept_records(records).items())
     record.write_text(text[:-20])
@@ -732,7 +749,8 @@ def test_a_file_that_was_decoded_is_not_decoded_again(
     words = ["--deep", "--ffmpeg", str(watched), "--ffprobe", newest_programs()["ffprobe"]]
 
     def decodes() -> int:
-        count = sum(" -version" not in line for line in log.read_text().splitlines() if "-i" in line)
+        lines = [line for line in log.read_text().splitlines() if "-i" in line]
+        count = sum(" -version" not in line and "-c copy" not in line for line in lines)
         log.write_text("")
         return count
 
@@ -752,6 +770,8 @@ def test_a_file_that_was_decoded_is_not_decoded_again(
     broken = ffenc.run("verify", str(copy), *words, "--json").json
     assert (broken["recorded"], [one["kind"] for one in broken["faults"]]) == (1, ["damaged-frame"])
     assert decodes() > 0
+    repair_dataset(copy, tmp_path / "out", dry_run=True, ffmpeg=str(watched))
+    assert decodes() > 0  # the parts of the damaged file that are copied
     dry = repair_dataset(copy, tmp_path / "out", dry_run=True, ffmpeg=str(watched))
     assert decodes() == 0
     assert dry.resumed == 2
