@@ -47,8 +47,8 @@ from ffenc.config.framerate import time_scale
 from ffenc.dataset.executors.local import LocalExecutor
 from ffenc.dataset.executors.ray import _Session
 from ffenc.dataset.executors.ray_task import Answer, Around, run_task
-from ffenc.dataset.joins import JoinRecord, JoinTask
-from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, write_record
+from ffenc.dataset.job.joins import JoinRecord, JoinTask
+from ffenc.dataset.job.piece import PieceRecord, PieceTask, Surroundings, write_record
 from ffenc.dataset.source import EpisodeVideo
 from ffenc.dataset.verify.metadata import brief
 from ffenc.errors import Cancelled, FfencWarning

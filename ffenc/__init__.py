@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from ffenc.dataset.edit import edit_dataset
     from ffenc.dataset.edited import Edits
     from ffenc.dataset.executors.ray import RayExecutor
-    from ffenc.dataset.job import run_plan
+    from ffenc.dataset.job.plan import JobPlan
+    from ffenc.dataset.job.run import run_plan
+    from ffenc.dataset.job.summary import JobSummary
     from ffenc.dataset.merge import merge_datasets, plan_merge
-    from ffenc.dataset.plan import JobPlan
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
-    from ffenc.dataset.repair import Repair, repair_dataset
+    from ffenc.dataset.repair.run import Repair, repair_dataset
     from ffenc.dataset.sources.contents import contact_sheet, inspect_source
     from ffenc.dataset.split import split_dataset
-    from ffenc.dataset.summary import JobSummary
     from ffenc.dataset.transfer import Pull, Push, pull_dataset, push_dataset
     from ffenc.dataset.verify.faults import Fault, Verification
     from ffenc.dataset.verify.run import verify_dataset
@@ -59,17 +59,17 @@ _HOME = {
     "RobotPreset": "ffenc.config.preset",
     "load_preset": "ffenc.config.preset",
     "Transform": "ffenc.config.transform",
-    "JobPlan": "ffenc.dataset.plan",
-    "JobSummary": "ffenc.dataset.summary",
-    "run_plan": "ffenc.dataset.job",
+    "JobPlan": "ffenc.dataset.job.plan",
+    "JobSummary": "ffenc.dataset.job.summary",
+    "run_plan": "ffenc.dataset.job.run",
     "edit_dataset": "ffenc.dataset.edit",
     "RayExecutor": "ffenc.dataset.executors.ray",
     "split_dataset": "ffenc.dataset.split",
     "Edits": "ffenc.dataset.edited",
     "merge_datasets": "ffenc.dataset.merge",
     "plan_merge": "ffenc.dataset.merge",
-    "Repair": "ffenc.dataset.repair",
-    "repair_dataset": "ffenc.dataset.repair",
+    "Repair": "ffenc.dataset.repair.run",
+    "repair_dataset": "ffenc.dataset.repair.run",
     "push_dataset": "ffenc.dataset.transfer",
     "pull_dataset": "ffenc.dataset.transfer",
     "Push": "ffenc.dataset.transfer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ffenc.jobs.pool import even_rounds
+from ffenc.parallel.pool import even_rounds
 
 
 @pytest.mark.parametrize(

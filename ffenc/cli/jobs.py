@@ -27,8 +27,8 @@ from ffenc.words import camera_frames, count, size_ratio
 
 if TYPE_CHECKING:
     from ffenc.dataset.executors.local import Executor
-    from ffenc.dataset.plan import JobPlan
-    from ffenc.dataset.summary import JobSummary
+    from ffenc.dataset.job.plan import JobPlan
+    from ffenc.dataset.job.summary import JobSummary
 
 
 _MB = 1_000_000
@@ -120,7 +120,7 @@ def run_job(
     keep_going: bool = False,
 ) -> None:
     """Run a job with a progress bar, and print its summary; if it is stopped, say what is kept."""
-    from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.job.run import run_plan  # noqa: PLC0415 - keeps --help quick
 
     finished = f"of {count(plan.encodes, 'encode')} finished and"
     with kept_said(plan.destination, finished), progress_bar(label, plan.frames) as on_frames:

@@ -11,7 +11,7 @@ from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
-    from ffenc.dataset.plan import JobPlan
+    from ffenc.dataset.job.plan import JobPlan
 
 
 def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:

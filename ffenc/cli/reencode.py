@@ -26,7 +26,7 @@ from ffenc.cli.values import EPISODES, RATE, SHARD, Whole
 from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
-    from ffenc.dataset.plan import JobPlan
+    from ffenc.dataset.job.plan import JobPlan
 
 
 @click.command("reencode", cls=SettingsCommand)
@@ -141,7 +141,7 @@ def command(
 
 
 def _print_plan(plan: JobPlan, as_json: bool) -> None:
-    from ffenc.dataset.estimate import estimate  # noqa: PLC0415
+    from ffenc.dataset.job.estimate import estimate  # noqa: PLC0415
     from ffenc.ffmpeg.probe import StreamInfo  # noqa: PLC0415
 
     guess = estimate(plan)

@@ -25,7 +25,7 @@ from ffenc.fields import plain_fields
 from ffenc.words import count
 
 if TYPE_CHECKING:
-    from ffenc.dataset.repair import Repair
+    from ffenc.dataset.repair.run import Repair
 
 _SHOWN = 20
 
@@ -73,7 +73,7 @@ def command(source: str, destination: str, dry_run: bool, as_json: bool, **setti
       ffenc repair broken good --on-damage repeat
       ffenc repair broken good --without-camera wrist
     """
-    from ffenc.dataset.repair import repair_dataset  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.repair.run import repair_dataset  # noqa: PLC0415 - keeps --help quick
 
     with kept_said(Path(destination), "files made are"), progress_bar("repairing", None) as said:
         done = repair_dataset(

@@ -10,7 +10,11 @@ from msgspec.structs import replace
 from ffenc.arguments import check_kind
 from ffenc.config.preset import chosen_cameras
 from ffenc.config.transform import Transform
-from ffenc.dataset.camera_settings import (
+from ffenc.dataset.choice import Episodes, chosen_episodes
+from ffenc.dataset.edited import EditedDataset, Edits
+from ffenc.dataset.executors.local import Executor
+from ffenc.dataset.identify import check_dataset
+from ffenc.dataset.job.camera_settings import (
     Chooser,
     changing,
     check_changing,
@@ -18,26 +22,22 @@ from ffenc.dataset.camera_settings import (
     own_settings,
     video_stream,
 )
-from ffenc.dataset.choice import Episodes, chosen_episodes
-from ffenc.dataset.edited import EditedDataset, Edits
-from ffenc.dataset.executors.local import Executor
-from ffenc.dataset.finished import check_free
-from ffenc.dataset.identify import check_dataset
-from ffenc.dataset.job import run_plan
+from ffenc.dataset.job.finished import check_free
+from ffenc.dataset.job.plan import JobPlan, Stream, without_statistics
+from ffenc.dataset.job.run import run_plan
+from ffenc.dataset.job.summary import JobSummary
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.sources.lerobot import open_dataset
-from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
-from ffenc.jobs.pool import share_cores
+from ffenc.parallel.pool import share_cores
 from ffenc.spelling import argument
 from ffenc.storage.upload import destination_path
 

@@ -18,11 +18,11 @@ from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.texts import check_text
 from ffenc.config.transform import Transform
 from ffenc.dataset.columns import set_column
+from ffenc.dataset.job.tables import sized_feature
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, with_known
 from ffenc.dataset.source import Streams, check_key
-from ffenc.dataset.tables import sized_feature
 from ffenc.dataset.thinned import ThinnedDataset
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.changed_images import ChangedImages, changed_header

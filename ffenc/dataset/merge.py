@@ -11,9 +11,7 @@ from msgspec.structs import replace
 
 from ffenc.arguments import listed
 from ffenc.config.framerate import fps_number
-from ffenc.dataset.camera_settings import check_threads
 from ffenc.dataset.executors.local import Executor
-from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import (
     ENCODER_FIELDS,
@@ -23,17 +21,19 @@ from ffenc.dataset.info_block import (
     recorded_settings,
     stream_fields,
 )
-from ffenc.dataset.job import run_plan
+from ffenc.dataset.job.camera_settings import check_threads
+from ffenc.dataset.job.finished import check_free
+from ffenc.dataset.job.pieces import uncopied
+from ffenc.dataset.job.plan import JobPlan, Stream, without_statistics
+from ffenc.dataset.job.run import run_plan
+from ffenc.dataset.job.summary import JobSummary
 from ffenc.dataset.lerobot_videos import stream_kind
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.pieces import uncopied
-from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting, say_shift
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.sources.lerobot import open_dataset
-from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
@@ -41,8 +41,8 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.prepare_clip import depth_config, prepare_clip
-from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS
+from ffenc.parallel.pool import share_cores
 from ffenc.spelling import argument, call
 from ffenc.storage.upload import destination_path
 

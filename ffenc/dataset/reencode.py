@@ -15,7 +15,9 @@ from ffenc.config.mapping import OnGap, SourceMapping, as_mapping
 from ffenc.config.matching import check_overrides, check_preset, check_quantisers
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
-from ffenc.dataset.camera_settings import (
+from ffenc.dataset.choice import Episodes, picked_episodes
+from ffenc.dataset.executors.local import Executor
+from ffenc.dataset.job.camera_settings import (
     Chooser,
     changed_settings,
     changing,
@@ -24,29 +26,27 @@ from ffenc.dataset.camera_settings import (
     own_settings,
     video_stream,
 )
-from ffenc.dataset.choice import Episodes, picked_episodes
-from ffenc.dataset.executors.local import Executor
-from ffenc.dataset.finished import check_free
-from ffenc.dataset.job import run_plan
+from ffenc.dataset.job.finished import check_free
+from ffenc.dataset.job.plan import JobPlan, Stream, without_statistics
+from ffenc.dataset.job.run import run_plan
+from ffenc.dataset.job.summary import JobSummary
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.plan import JobPlan, Stream, without_statistics
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.plain import PlainSource
 from ffenc.dataset.sources.registry import open_source
-from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
-from ffenc.jobs.pool import even_rounds, share_cores
 from ffenc.layout import TIME_TOLERANCE
+from ffenc.parallel.pool import even_rounds, share_cores
 from ffenc.spelling import argument, call
 from ffenc.storage.mirror import mirror_of
 from ffenc.storage.upload import address_of, destination_path

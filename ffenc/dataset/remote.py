@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ffenc.ffmpeg.boxes import fetch_index
 from ffenc.frames.parquet import rows_needed
-from ffenc.jobs.pool import run_units
 from ffenc.layout import INFO, OWN_INFO, TASKS, TASKS_V2
+from ffenc.parallel.pool import run_units
 from ffenc.storage.address import Address, parse_address
 from ffenc.storage.mirror import fetched, mirror_of, open_mirror
 from ffenc.storage.threads import FETCH_THREADS

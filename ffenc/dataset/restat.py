@@ -34,9 +34,9 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.frames.transcode import clip_statistics
-from ffenc.jobs.pool import run_units, share_cores
-from ffenc.jobs.progress import FrameCount
 from ffenc.layout import QUANTILES, STATISTICS, STATS
+from ffenc.parallel.pool import run_units, share_cores
+from ffenc.parallel.progress import FrameCount
 from ffenc.spelling import argument, call
 from ffenc.storage.address import Address, parse_address
 

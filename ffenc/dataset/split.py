@@ -13,15 +13,15 @@ from ffenc.dataset.columns import task_texts
 from ffenc.dataset.edit import OnProgress, plan_edit
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.identify import check_dataset
-from ffenc.dataset.job import run_plan
+from ffenc.dataset.job.plan import JobPlan
+from ffenc.dataset.job.run import run_plan
+from ffenc.dataset.job.summary import JobSummary
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.plan import JobPlan
 from ffenc.dataset.quantiles import StatsChoice
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.sources.lerobot import open_dataset
-from ffenc.dataset.summary import JobSummary
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument, call
 from ffenc.storage.address import parse_address

@@ -1,6 +1,6 @@
 """Write the tables of a LeRobot v3.0 dataset: episodes, rows, tasks and files are numbered only here.
 
-A job writes a complete dataset (:mod:`ffenc.dataset.tables`), a recording the files that one more episode
+A job writes a complete dataset (:mod:`ffenc.dataset.job.tables`), a recording the files that one more episode
 adds (:mod:`ffenc.dataset.episode`).
 """
 

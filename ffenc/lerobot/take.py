@@ -20,8 +20,8 @@ from ffenc.config.preset import camera_name
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.frames.statistics import Stats
-from ffenc.jobs.pool import run_units
 from ffenc.lerobot.camera import StreamedCamera
+from ffenc.parallel.pool import run_units
 from ffenc.recording.finish import finish_video
 from ffenc.recording.flush import Flusher
 from ffenc.recording.rows import Features, RowLog, checked_row

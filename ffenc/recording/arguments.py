@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ffenc.config.preset import RobotPreset
-from ffenc.dataset.camera_settings import check_changing
+from ffenc.dataset.job.camera_settings import check_changing
 from ffenc.errors import ConfigError
 
 

@@ -28,7 +28,7 @@ from ffenc.frames.sources import FrameSource, ImageFiles
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.frames.transcode import clip_statistics
 from ffenc.frames.verify import verify_video
-from ffenc.jobs.pool import run_units
+from ffenc.parallel.pool import run_units
 from ffenc.recording.rows import Features, Rows
 from ffenc.recording.samples import read_samples, sample_step
 from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode

@@ -11,8 +11,8 @@ from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.model import FinishedVideo
 from ffenc.errors import DestinationError
 from ffenc.frames.sources import image_files
-from ffenc.jobs.pool import share_cores
-from ffenc.jobs.progress import FrameCount
+from ffenc.parallel.pool import share_cores
+from ffenc.parallel.progress import FrameCount
 from ffenc.recording.finish import (
     CameraResult,
     add_to_dataset,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset
-from ffenc.dataset.estimate import refuse_space
+from ffenc.dataset.job.estimate import refuse_space
 
 # Bytes per pixel of 640x480 frames with sensor noise, the greatest that were measured: colours as video (h264
 # veryfast, crf 23, g 2), lossless depth (hevc gray12le), PNG of colours and of depth.

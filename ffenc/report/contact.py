@@ -16,8 +16,8 @@ from msgspec import Struct
 from ffenc.dataset.choice import Episodes
 from ffenc.errors import ConfigError, FfencError
 from ffenc.frames.pictures import DepthPicture
-from ffenc.jobs.pool import run_units
-from ffenc.jobs.progress import FrameCount
+from ffenc.parallel.pool import run_units
+from ffenc.parallel.progress import FrameCount
 from ffenc.quality.depth import DepthHistory
 from ffenc.report.page import CHARTS, Html, small_picture, table_html, write_page
 from ffenc.spelling import argument

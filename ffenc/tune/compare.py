@@ -20,7 +20,7 @@ from ffenc.compiler.quality import compile_rgb
 from ffenc.config.mapping import SourceMapping
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes
-from ffenc.dataset.finished import source_mapping
+from ffenc.dataset.job.finished import source_mapping
 from ffenc.errors import ConfigError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import how_to_get, toolchains
@@ -29,8 +29,8 @@ from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed
 from ffenc.frames.pictures import rgb_pictures
-from ffenc.jobs.pool import run_units, share_cores
-from ffenc.jobs.progress import FrameCount
+from ffenc.parallel.pool import run_units, share_cores
+from ffenc.parallel.progress import FrameCount
 from ffenc.quality.compare import quality_of
 from ffenc.quality.depth import DepthError, DepthErrors
 from ffenc.quality.measure import METRICS, Gauge, Quality, gauges, plain

@@ -184,7 +184,7 @@ def test_a_cameras_own_range_is_used_and_kept(tmp_path: Path, images: dict[str, 
 
 def test_a_resumed_run_with_another_range_encodes_anew(tmp_path: Path, monkeypatch: Any) -> None:
     """The range is in no command line, so the record of a finished piece has to know of it."""
-    from ffenc.dataset import job
+    from ffenc.dataset.job import run as job
 
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

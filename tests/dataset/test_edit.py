@@ -414,7 +414,7 @@ def test_a_copy_is_compared_with_its_file_and_keeps_the_checksum(
         content[len(content) // 2] ^= 1
         target.write_bytes(content)
 
-    monkeypatch.setattr("ffenc.dataset.joins.copy_file", faulty)
+    monkeypatch.setattr("ffenc.dataset.job.joins.copy_file", faulty)
     with pytest.raises(VerificationError, match="is not, to the byte, what was copied from"):
         edit_dataset(first, tmp_path / "third", edits=Edits(robot_type="another"))
     assert not (tmp_path / "third").exists()

@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from PIL import Image
 
 from ffenc import DepthQuantizer, FfmpegError, VerificationError, plan_reencode, probe
-from ffenc.dataset.job import run_plan
-from ffenc.dataset.piece import Surroundings, run_piece
-from ffenc.dataset.pieces import asked_of
-from ffenc.dataset.plan import JobPlan
+from ffenc.dataset.job.piece import Surroundings, run_piece
+from ffenc.dataset.job.pieces import asked_of
+from ffenc.dataset.job.plan import JobPlan
+from ffenc.dataset.job.run import run_plan
 from ffenc.frames.verify import verify_joined
 from ffenc.paths import read_bytes
 from tests.conftest import FIXTURES, newest_program
@@ -204,7 +204,7 @@ def test_statistics_of_copied_depth_are_taken_over_only_with_the_same_quantiser(
 def test_the_first_image_is_read_while_the_piece_waits_for_its_slot(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr("ffenc.dataset.piece._AHEAD_BYTES", most)
+    monkeypatch.setattr("ffenc.dataset.job.piece._AHEAD_BYTES", most)
     planned = plan_reencode(tree, tmp_path / "out", fps=30, task="x", overrides=B_FRAMES, cameras=["left"])
     task = planned.streams[0].task(planned, planned.episodes[0], tmp_path)
     read: list[Path] = []

@@ -287,7 +287,7 @@ def test_resumed_work_gives_the_same_quantiles(tmp_path: Path, monkeypatch: pyte
         raise SourceError("the end of the first run")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ffenc.dataset.job.check_result", fail)
+        patch.setattr("ffenc.dataset.job.run.check_result", fail)
         with pytest.raises(SourceError, match="the first run"):
             reencode_dataset(source, tmp_path / "b", **options)
     assert reencode_dataset(source, tmp_path / "b", resume=True, **options).resumed == 2

@@ -28,7 +28,7 @@ from ffenc import (
     probe,
     reencode_dataset,
 )
-from ffenc.dataset.estimate import estimate
+from ffenc.dataset.job.estimate import estimate
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,

@@ -28,9 +28,9 @@ from ffenc import (
     repair_dataset,
     verify_dataset,
 )
+from ffenc.dataset.repair.salvage import Salvage
+from ffenc.dataset.repair.salvage_files import SalvagedFiles
 from ffenc.dataset.restat import restate
-from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_files import SalvagedFiles
 from ffenc.dataset.verify.faults import KINDS
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.report.contact import write_contact_page

@@ -18,7 +18,7 @@ from ffenc import (
     verify_dataset,
 )
 from ffenc.config.mapping import build_mapping
-from ffenc.dataset.piece import PieceTask
+from ffenc.dataset.job.piece import PieceTask
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.sources.ros import RosSource
@@ -220,7 +220,7 @@ def test_a_job_with_packets_is_taken_up_where_it_ended(pictures: np.ndarray, tmp
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffenc.dataset.job.JobTables.write", stop)
+        patch.setattr("ffenc.dataset.job.run.JobTables.write", stop)
         with pytest.raises(KeyboardInterrupt):
             reencode_dataset(path, out, **options, **encode)
     assert not out.exists()

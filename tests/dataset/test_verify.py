@@ -26,12 +26,12 @@ from ffenc import (
     repair_dataset,
     verify_dataset,
 )
-from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.executors.local import LocalExecutor
+from ffenc.dataset.job import tables
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.repair.salvage_rows import SalvagedRows
 from ffenc.dataset.report import report_dataset
-from ffenc.dataset.salvage_rows import SalvagedRows
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.metadata import check_source

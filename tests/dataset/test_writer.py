@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc.dataset.columns import misread_tasks, task_table, task_texts
-from ffenc.dataset.division import Division, RowDivision
+from ffenc.dataset.job.division import Division, RowDivision
 from ffenc.dataset.listing import listings
 from ffenc.dataset.model import Episode, EpisodeRef, Known, with_known
 from ffenc.dataset.places import DATA, FilePlace, Files, VideoPlace, videos_of

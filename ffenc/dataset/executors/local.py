@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.job.piece import Surroundings
 from ffenc.errors import DestinationError, FfencError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.jobs.pool import run_units
+from ffenc.parallel.pool import run_units
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ffenc.dataset.executors.local import Task
-from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.job.piece import Surroundings
 from ffenc.errors import FfencError, FfencWarning
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.spelling import Spelling, spelled

@@ -19,7 +19,7 @@ from ffenc.dataset.sources.ros_time import Stream
 from ffenc.dataset.sources.ros_video import Packets, decodable
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.sources import EncodedFrame
-from ffenc.jobs.pool import run_units, share_cores
+from ffenc.parallel.pool import run_units, share_cores
 
 
 class Index(Struct, frozen=True):

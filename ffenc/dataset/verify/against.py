@@ -15,7 +15,7 @@ from ffenc.codecs.table import CODECS
 from ffenc.config.framerate import Pick, parse_fps
 from ffenc.config.mapping import SourceMapping
 from ffenc.config.transform import Transform
-from ffenc.dataset.finished import source_mapping
+from ffenc.dataset.job.finished import source_mapping
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.sources.kind import Opening

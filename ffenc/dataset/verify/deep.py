@@ -37,7 +37,7 @@ from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.parquet_pages import NoImageError
 from ffenc.frames.statistics import RgbHistogram, sample_tap
-from ffenc.jobs.progress import FrameCount
+from ffenc.parallel.progress import FrameCount
 
 
 def decode_video(

@@ -19,8 +19,8 @@ from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_vi
 from ffenc.errors import FfencWarning, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import find_ffprobe
-from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import CAMERA_TYPES, EPISODES, STATS
+from ffenc.parallel.pool import run_units, share_cores
 
 _SHOWN = 8  # number of faults in an error
 

@@ -41,9 +41,9 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
 from ffenc.frames.compare import Comparison
-from ffenc.jobs.pool import share_cores
-from ffenc.jobs.progress import FrameCount
 from ffenc.layout import CHECKSUMS, INFO
+from ffenc.parallel.pool import share_cores
+from ffenc.parallel.progress import FrameCount
 from ffenc.paths import regular, tree_faults
 from ffenc.spelling import argument
 from ffenc.words import count

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.job.piece import Surroundings
 from ffenc.dataset.verify.against import Source, compare_file
 from ffenc.dataset.verify.deep import decode_images, decode_video
 from ffenc.dataset.verify.faults import Fault, Faults
@@ -22,7 +22,7 @@ from ffenc.dataset.verify.videos import Seen, VideoFile
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.compare import Comparison
-from ffenc.jobs.progress import FrameCount
+from ffenc.parallel.progress import FrameCount
 
 
 class FileTask(Struct, frozen=True, eq=False):

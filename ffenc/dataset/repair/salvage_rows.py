@@ -18,7 +18,7 @@ from ffenc.dataset.columns import read_table, task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
 from ffenc.dataset.places import list_files
-from ffenc.dataset.salvage_files import (
+from ffenc.dataset.repair.salvage_files import (
     Action,
     RowNumbers,
     SalvagedFiles,

@@ -23,11 +23,11 @@ from ffenc.dataset.extra_files import extra_files
 from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, Known
 from ffenc.dataset.places import DATA, FilePlace, VideoPlace, videos_of
-from ffenc.dataset.repaired_videos import SoundVideos
+from ffenc.dataset.repair.repaired_videos import SoundVideos
+from ffenc.dataset.repair.salvage import Salvage
+from ffenc.dataset.repair.salvage_files import Action
+from ffenc.dataset.repair.salvage_rows import Found
 from ffenc.dataset.row_checks import time_shifts
-from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_files import Action
-from ffenc.dataset.salvage_rows import Found
 from ffenc.dataset.verify.faults import Fault
 from ffenc.dataset.writer import DatasetWriter, State
 from ffenc.errors import SourceError

@@ -16,15 +16,15 @@ from msgspec.structs import replace
 from ffenc.arguments import listed
 from ffenc.codecs.suggest import accepted
 from ffenc.config.texts import check_text
-from ffenc.dataset.finished import check_free, finished_info, job_hash
-from ffenc.dataset.job import run_staged, staged
+from ffenc.dataset.job.finished import check_free, finished_info, job_hash
+from ffenc.dataset.job.run import run_staged, staged
+from ffenc.dataset.job.summary import JobSummary
 from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.repaired import EpisodeRepair, OnDamage, RepairedDataset
-from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_files import Action
-from ffenc.dataset.summary import JobSummary
+from ffenc.dataset.repair.repaired import EpisodeRepair, OnDamage, RepairedDataset
+from ffenc.dataset.repair.salvage import Salvage
+from ffenc.dataset.repair.salvage_files import Action
 from ffenc.dataset.verify.faults import Verification
 from ffenc.dataset.verify.run import verify_dataset
 from ffenc.errors import (

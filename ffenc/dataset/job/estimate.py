@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ffenc.dataset.job.piece import PieceTask, Surroundings, run_piece
 from ffenc.dataset.model import EpisodeVideo
-from ffenc.dataset.piece import PieceTask, Surroundings, run_piece
 from ffenc.errors import DestinationError, FfencWarning
 from ffenc.ffmpeg.machine import cores
 from ffenc.frames.sources import EncodedFrame, FrameSource
@@ -22,7 +22,7 @@ from ffenc.spelling import argument
 from ffenc.temporary import temporary_folder
 
 if TYPE_CHECKING:
-    from ffenc.dataset.plan import JobPlan
+    from ffenc.dataset.job.plan import JobPlan
 
 SAMPLE_FRAMES = 60
 _FEW = 4  # frames of a second sample, which shows the fixed cost per episode

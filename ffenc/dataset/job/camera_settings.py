@@ -24,9 +24,9 @@ from ffenc.dataset.info_block import (
     recorded_settings,
     same_settings,
 )
+from ffenc.dataset.job.pieces import uncopied
+from ffenc.dataset.job.plan import Stream
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.pieces import uncopied
-from ffenc.dataset.plan import Stream
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning

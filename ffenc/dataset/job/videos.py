@@ -9,18 +9,18 @@ from typing import Any
 from msgspec import Struct
 
 from ffenc.dataset.executors.local import AnyTask, Failures, Runner
-from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
+from ffenc.dataset.job.joins import JoinRecord, JoinTask, LookTask
+from ffenc.dataset.job.piece import PieceRecord, TakenUpTask, record_name
+from ffenc.dataset.job.pieces import Piece, groups
+from ffenc.dataset.job.plan import JobPlan, Stream
+from ffenc.dataset.job.summary import failed
 from ffenc.dataset.model import EpisodeRef, EpisodeVideo
-from ffenc.dataset.piece import PieceRecord, TakenUpTask, record_name
-from ffenc.dataset.pieces import Piece, groups
 from ffenc.dataset.places import FilePlace, Files, VideoPlace, videos_of
-from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.staging import Staging
-from ffenc.dataset.summary import failed
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.jobs.progress import FrameCount
 from ffenc.layout import file_limit
+from ffenc.parallel.progress import FrameCount
 
 _TAKEN_UP = 250  # pieces of an earlier run per task
 

@@ -14,22 +14,22 @@ from typing import Any
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import write_checksums
-from ffenc.dataset.estimate import check_space
 from ffenc.dataset.executors.local import Executor, LocalExecutor
-from ffenc.dataset.finished import finished_cameras, record_job
-from ffenc.dataset.image_stats import ImageStatsTask
 from ffenc.dataset.info_block import info_block, kept_block
-from ffenc.dataset.job_videos import JobVideos, Work
+from ffenc.dataset.job.estimate import check_space
+from ffenc.dataset.job.finished import finished_cameras, record_job
+from ffenc.dataset.job.image_stats import ImageStatsTask
+from ffenc.dataset.job.plan import JobPlan, Stream
+from ffenc.dataset.job.summary import JobSummary, camera_summary, done_before, planned
+from ffenc.dataset.job.tables import JobTables
+from ffenc.dataset.job.videos import JobVideos, Work
 from ffenc.dataset.model import Camera
-from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.staging import Staging, unfinished
-from ffenc.dataset.summary import JobSummary, camera_summary, done_before, planned
-from ffenc.dataset.tables import JobTables
 from ffenc.dataset.verify.metadata import check_result
 from ffenc.errors import DestinationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.statistics import Stats, ValueCounts
-from ffenc.jobs.progress import FrameCount
+from ffenc.parallel.progress import FrameCount
 from ffenc.spelling import argument
 from ffenc.storage.upload import address_of, publishing
 

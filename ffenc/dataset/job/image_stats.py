@@ -7,8 +7,8 @@ from typing import ClassVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ffenc.dataset.job.piece import Surroundings
 from ffenc.dataset.model import EpisodeRef
-from ffenc.dataset.piece import Surroundings
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import Unit

@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from ffenc.config.transform import Transform
+from ffenc.dataset.job.piece import PieceTask, video_input
 from ffenc.dataset.model import Camera, EpisodeRef
-from ffenc.dataset.piece import PieceTask, video_input
 from ffenc.dataset.source import DatasetSource, Streams
 from ffenc.dataset.verify.metadata import Stale
 from ffenc.dataset.videos import clip_of
@@ -109,7 +109,7 @@ class JobPlan(Struct, frozen=True):
         exact: compute the quantiles of all rows, instead of aggregating those of the episodes.
         together: combine the rows of small files, up to the size limit of a file.
         source_fps: the original rate, if it is lowered; None: the rate does not change.
-        job: hash of the request, if it differs from that of the plan; see :mod:`~ffenc.dataset.finished`.
+        job: hash of the request, if it differs from that of the plan; see :mod:`~ffenc.dataset.job.finished`.
     """
 
     source: DatasetSource

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ffenc.dataset.salvage_files import short_reason
-from ffenc.dataset.salvage_rows import Found, Place, SalvagedRows, last_rows
+from ffenc.dataset.repair.salvage_files import short_reason
+from ffenc.dataset.repair.salvage_rows import Found, Place, SalvagedRows, last_rows
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.join import complete_part
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import feature_block
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import (
     INFO,
     LEROBOTS_BACKEND,
@@ -33,6 +32,7 @@ from ffenc.layout import (
     place_columns,
     says_depth,
 )
+from ffenc.parallel.pool import run_units, share_cores
 
 
 class Salvage(SalvagedRows):

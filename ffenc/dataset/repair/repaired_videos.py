@@ -15,10 +15,10 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.info_block import recorded_settings
-from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
-from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_files import Action
-from ffenc.dataset.salvage_rows import Found, Place
+from ffenc.dataset.repair.repeated import repeated_rows, shown_frames, write_shown
+from ffenc.dataset.repair.salvage import Salvage
+from ffenc.dataset.repair.salvage_files import Action
+from ffenc.dataset.repair.salvage_rows import Found, Place
 from ffenc.dataset.staging import write_json
 from ffenc.errors import FfencError
 from ffenc.ffmpeg.boxes import missing_bytes

@@ -20,7 +20,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.clip import Clip
 from ffenc.frames.joining import why_not_copied
 from ffenc.frames.verify import verify_joined
-from ffenc.jobs.pool import run_units, share_cores
+from ffenc.parallel.pool import run_units, share_cores
 from ffenc.spelling import call
 
 FILES_LOOKED_AT = 32

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.executors.local import Failures
-from ffenc.dataset.plan import JobPlan
+from ffenc.dataset.job.plan import JobPlan
 from ffenc.errors import FfencError, SourceError, VerificationError
 from ffenc.spelling import argument
 from ffenc.storage.address import Address

@@ -1,6 +1,6 @@
 """Tasks that copy packets: the copied parts of a source's file, and the files joined from pieces.
 
-Like the tasks that encode (``dataset/piece.py``) they are plain data, and run wherever the executor runs
+Like the tasks that encode (``dataset/job/piece.py``) they are plain data, and run wherever the executor runs
 them.
 """
 
@@ -18,9 +18,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ffenc.dataset.checksums import copy_file, file_checksum, same_bytes
+from ffenc.dataset.job.piece import Surroundings
+from ffenc.dataset.job.pieces import Piece, asked_of, copied_piece
 from ffenc.dataset.model import EpisodeVideo
-from ffenc.dataset.piece import Surroundings
-from ffenc.dataset.pieces import Piece, asked_of, copied_piece
 from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of, compare_checksum
 from ffenc.errors import FfmpegError, SourceError, VerificationError

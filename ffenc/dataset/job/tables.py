@@ -16,7 +16,7 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from ffenc.dataset.columns import feature_type, is_numeric, row_schema
-from ffenc.dataset.division import Division, RowDivision
+from ffenc.dataset.job.division import Division, RowDivision
 from ffenc.dataset.listing import Listing, WrittenRows, listed_statistics, listings
 from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, FinishedVideo
 from ffenc.dataset.places import DATA, FilePlace, VideoPlace
@@ -30,7 +30,6 @@ from ffenc.frames.changed_images import ChangedImages
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats, ValueCounts
-from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
@@ -41,6 +40,7 @@ from ffenc.layout import (
     file_limit,
     frame_axes,
 )
+from ffenc.parallel.pool import run_units, share_cores
 
 _Rows = tuple[Episode, NumberedRows]
 
@@ -61,7 +61,7 @@ class JobTables:
         changed: image cameras with a transform: their statistics are computed while they are written.
         on_images: called with the number of images written so far, from any thread.
         exact: compute the quantiles of all rows, instead of aggregating those of the episodes.
-        together: combine the rows of small files; see :class:`~ffenc.dataset.division.RowDivision`.
+        together: combine the rows of small files; see :class:`~ffenc.dataset.job.division.RowDivision`.
         camera_stats: camera -> statistics of each selected episode, for cameras without any in the source.
         camera_values: camera -> histogram of all selected episodes, for the same cameras.
     """

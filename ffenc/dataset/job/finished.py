@@ -23,7 +23,7 @@ from ffenc.layout import CHECKSUMS, INFO, OWN_INFO
 from ffenc.storage.mirror import version_of
 
 if TYPE_CHECKING:
-    from ffenc.dataset.plan import JobPlan
+    from ffenc.dataset.job.plan import JobPlan
 
 _JOB = "job"
 MAPPING = "mapping"
