@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -71,8 +72,8 @@ class VideoReader:
     ``PANIC``: messages are not shown, and errors are counted.
 
     Threads may share a reader: they wait for each other, except in loops, which have their own decoders.
-    Another thread may close it. In a forked process (such as a data loader's) a reader opens the file again;
-    a loop belongs to the process that started it.
+    Another thread may close it. In another process (such as a data loader's), forked or spawned, a reader
+    opens the file again; a loop belongs to the process that started it.
 
     Args:
         path: the file: MP4, or any video that FFmpeg reads.
@@ -117,6 +118,16 @@ class VideoReader:
         if not (depth is None or depth is False or isinstance(depth, DepthQuantizer)):
             raise ConfigError(f"depth must be a DepthQuantizer, False or None, got {depth!r}")
         self.path = checked_path("path", path)
+        self._opening = partial(
+            VideoReader,
+            self.path.absolute(),
+            depth=depth,
+            depth_output_unit=depth_output_unit,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            decoder=decoder,
+            rate=rate,
+        )
         found = toolchains(ffmpeg, ffprobe)
         self.info = probe(self.path, times=True, rate=rate, ffprobe=found[0].ffprobe)
         self.is_depth = self.info.pix_fmt in DEPTH_FORMATS
@@ -279,6 +290,15 @@ class VideoReader:
         """
         self._end()
         self._ahead = None
+
+    def __reduce__(self) -> tuple[partial[VideoReader], tuple[()]]:
+        """Return how a copy, such as that of a process that is spawned, opens the file again.
+
+        Raises:
+            ConfigError: the reader is closed.
+        """
+        self._stream.check_open()
+        return self._opening, ()
 
     def _forked(self) -> None:
         """Give up the decoders of the process that this one was forked from."""

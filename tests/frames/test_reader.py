@@ -6,8 +6,10 @@ import gc
 import importlib
 import logging
 import os
+import pickle
 import random
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -630,3 +632,26 @@ def test_a_program_may_change_its_folder_while_it_reads(
     with VideoReader(path.name, decoder=decoder) as reader:
         monkeypatch.chdir("/")
         assert number_of(reader[5]) == 5
+
+
+UNPICKLED = """
+import pickle, sys
+with pickle.load(sys.stdin.buffer) as reader:
+    sys.stdout.buffer.write(pickle.dumps((reader[7], reader.at(0.1), len(reader), reader.is_depth)))
+"""
+
+
+@pytest.mark.parametrize("decoder", ["ffmpeg", "pyav"])
+def test_a_spawned_process_opens_the_file_again(monkeypatch: pytest.MonkeyPatch, decoder: Any) -> None:
+    monkeypatch.chdir(DEPTH_FILE.parent)
+    with VideoReader(DEPTH_FILE.name, depth_output_unit="m", decoder=decoder) as reader:
+        packed = pickle.dumps(reader)
+        expected = reader[7], reader.at(0.1)
+    said = subprocess.run(
+        [sys.executable, "-c", UNPICKLED], input=packed, capture_output=True, check=True, cwd="/"
+    )
+    *found, count, is_depth = pickle.loads(said.stdout)
+    assert (count, is_depth) == (len(reader), True)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    with pytest.raises(ConfigError, match="the reader is closed"):
+        pickle.dumps(reader)
