@@ -78,10 +78,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def plan(tree: Path, out: Path, ffmpeg: Shim, ffprobe: Shim, *cameras: str) -> JobPlan:
+def plan(
+    tree: Path, out: Path, ffmpeg: Shim, ffprobe: Shim, *cameras: str, workers: int | None = None
+) -> JobPlan:
     found = plan_reencode(
         *(tree, out),
-        **{"fps": 30, "task": "x", "overrides": B_FRAMES, "cameras": cameras or None},
+        **{"fps": 30, "task": "x", "overrides": B_FRAMES, "cameras": cameras or None, "workers": workers},
         ffmpeg=str(ffmpeg.path),
         ffprobe=str(ffprobe.path),
     )
@@ -146,7 +148,7 @@ def test_what_is_wrong_with_one_piece_is_found_before_the_next_hour(
     ffmpeg = Shim(tmp_path / "bin", "ffmpeg", newest_program("ffmpeg"))
     ffprobe = Shim(tmp_path / "bin", "ffprobe", newest_program("ffprobe"))
     out = tmp_path / "out"
-    prepared = plan(tree, out, ffmpeg, ffprobe, "left")
+    prepared = plan(tree, out, ffmpeg, ffprobe, "left", workers=1)  # longer episodes come before it
     ffmpeg.change("episode-000002", old, new)
     with pytest.raises(VerificationError, match=rf"observation.images.left, episode 2: .*{said}"):
         run_plan(prepared)
