@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ffenc.cli.remote import check_hub, local_name
-from ffenc.cli.values import Turn, ValueType, usage
+from ffenc.cli.values import RATE, Turn, ValueType, usage
 from ffenc.storage.address import Address, is_address, parse_address
 
 if TYPE_CHECKING:
@@ -182,6 +182,16 @@ def named_twice(flag: str, *lerobots: str, default: Any, **options: Any) -> Call
 
     multiple = () if default is None else (default,)
     return click.option(flag, *lerobots, multiple=True, default=multiple, callback=single, **options)
+
+
+def source_rate_option(function: Function) -> Function:
+    """Add ``--fps`` for sources that may have no frame rate of their own."""
+    return click.option(
+        "--fps",
+        type=RATE,
+        metavar="RATE",
+        help="For image trees, recordings, and videos with irregular times: frames per second.",
+    )(function)
 
 
 def mapping_option(default: str, *, note: str = "") -> Callable[[Function], Function]:

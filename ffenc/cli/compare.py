@@ -9,10 +9,18 @@ from typing import Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, SourceName, json_option, links_option, mapping_option, program_options
+from ffenc.cli.common import (
+    PathName,
+    SourceName,
+    json_option,
+    links_option,
+    mapping_option,
+    program_options,
+    source_rate_option,
+)
 from ffenc.cli.display import progress_bar, report_console, report_table
 from ffenc.cli.output import print_json
-from ffenc.cli.values import EPISODES, RATE
+from ffenc.cli.values import EPISODES
 from ffenc.cli.verdict import steps
 from ffenc.words import count
 
@@ -24,13 +32,8 @@ from ffenc.words import count
 @click.option(
     "--episodes", type=EPISODES, metavar="0,2,5-9", help="Compare only these episodes [default: all]."
 )
-@click.option(
-    "--fps",
-    type=RATE,
-    metavar="RATE",
-    help="For image trees, recordings, and videos with irregular times: frames per second.",
-)
-@mapping_option("that which B was created with", note="If A is a recording: ")
+@source_rate_option
+@mapping_option("the one that B was created with", note="If A is a recording: ")
 @click.option(
     "--report",
     type=PathName(),

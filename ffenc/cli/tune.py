@@ -21,10 +21,11 @@ from ffenc.cli.common import (
     links_option,
     mapping_option,
     program_options,
+    source_rate_option,
 )
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
-from ffenc.cli.values import EPISODES, RATE, ValueType, Whole, usage
+from ffenc.cli.values import EPISODES, ValueType, Whole, usage
 from ffenc.cli.verdict import steps
 from ffenc.errors import ConfigError, DestinationError
 from ffenc.temporary import temporary_folder
@@ -79,12 +80,7 @@ class _Duration(ValueType):
 @click.option(
     "--episodes", type=EPISODES, metavar="0,2,5-9", help="Sample only these episodes [default: all]."
 )
-@click.option(
-    "--fps",
-    type=RATE,
-    metavar="RATE",
-    help="For image trees, recordings, and videos with irregular times: frames per second.",
-)
+@source_rate_option
 @mapping_option("the preset's, or that of a known layout", note="For recordings: ")
 @click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
 @click.option(

@@ -45,7 +45,7 @@ _LINES, _NOTES = 24, 4  # lines of a screen; kinds of notes
     metavar="SRC",
     help="Compare every frame with the dataset, recording or images it was made from.",
 )
-@mapping_option("that which the dataset was created with", note="With --against, for recordings: ")
+@mapping_option("the one that the dataset was created with", note="With --against, for recordings: ")
 @click.option(
     "--max-depth-error",
     type=Real(0),

@@ -21,7 +21,7 @@ def _lossy(_: Mapping[str, Value], __: int) -> bool:
     return False
 
 
-def _exact(_: int, __: int) -> bool:
+def _at_no_size(_: int, __: int) -> bool:
     return False
 
 
@@ -105,7 +105,7 @@ class Codec(Struct, frozen=True):
     ignored: str | None = None
     lossless: Callable[[Mapping[str, Value], int], bool] = _lossy
     lossless_extras: Mapping[str, Value] | None = None
-    inexact: Callable[[int, int], bool] = _exact
+    inexact: Callable[[int, int], bool] = _at_no_size
     crf_range: tuple[float, float] | None = None
     usual_crf: tuple[int, ...] = ()
     usual_presets: tuple[int | str, ...] = ()

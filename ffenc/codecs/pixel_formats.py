@@ -22,6 +22,7 @@ class PixelFormat(Struct, frozen=True):
         x_step, y_step: width and height must be multiples of these (chroma subsampling).
         rgb: components are red, green and blue; there is no YUV matrix.
         interleaved_of: planar format that ffprobe reports for it after encoding.
+        padded_of: format without its unused component, whose value encoders do not keep.
     """
 
     name: str
@@ -31,6 +32,7 @@ class PixelFormat(Struct, frozen=True):
     y_step: int = 1
     rgb: bool = False
     interleaved_of: str | None = None
+    padded_of: str | None = None
 
     @property
     def stored(self) -> str:
@@ -38,8 +40,8 @@ class PixelFormat(Struct, frozen=True):
 
     @property
     def compared(self) -> str:
-        """Format in which samples are compared: the fourth byte of bgr0 means nothing, and is not stored."""
-        return "gbrp" if self.name == "bgr0" else self.stored
+        """Format in which decoded samples are compared with those that were sent."""
+        return self.padded_of or self.stored
 
 
 def _formats() -> dict[str, PixelFormat]:
@@ -53,7 +55,7 @@ def _formats() -> dict[str, PixelFormat]:
             formats.append(PixelFormat(f"yuv{name}p{depth}", 3, bits, x, y))
         formats.append(PixelFormat(f"gbrp{depth}", 3, bits, rgb=True))
         formats.append(PixelFormat(f"gray{depth}", 1, bits))
-    formats += [PixelFormat("gray16le", 1, 16), PixelFormat("bgr0", 3, 8, rgb=True)]
+    formats += [PixelFormat("gray16le", 1, 16), PixelFormat("bgr0", 3, 8, rgb=True, padded_of="gbrp")]
     return {f.name: f for f in formats}
 
 

@@ -49,7 +49,7 @@ def fps_number(fps: Fraction) -> int | float:
 
 
 def fps_text(fps: Fraction) -> str | None:
-    """Return a frame rate as text that :func:`parse_fps` reads as the same rate; None: there is none."""
+    """Return a frame rate as text, such as ``29.97``; None if :func:`parse_fps` would round it."""
     decimal = f"{float(fps):g}"
     text = decimal if Fraction(decimal) == fps else str(fps)
     return text if parse_fps(text) == fps else None
